@@ -1,0 +1,63 @@
+// Package executor is the contract between an executor in its sandbox and the agent of its node, spoken in frames of package
+// jsonframe. The executor dials the agent's socket (bind-mounted into the sandbox) when it starts, and again whenever the
+// connection breaks, so that an agent can be restarted beneath running executors. The agent believes the id in Hello only when
+// the peer's process is in that sandbox's cgroup.
+//
+//	executor                agent
+//	   Hello  ─────────────▶
+//	          ◀─────────────  Assign     at once, or later for a parked executor; repeated after a reconnect
+//	   Ready  ─────────────▶             listening; repeated after a reconnect
+//	          ◀─────────────  Revoke     the sandbox is killed right after: tell the clients why, wait for nothing
+package executor
+
+import "time"
+
+// FromExecutor is one frame to the agent; exactly one field is set.
+type FromExecutor struct {
+	Hello  *Hello  `json:"hello,omitempty"`
+	Ready  *Ready  `json:"ready,omitempty"`
+	Failed *Failed `json:"failed,omitempty"`
+}
+
+// FromAgent is one frame to the executor; exactly one field is set.
+type FromAgent struct {
+	Assign *Assign `json:"assign,omitempty"`
+	Revoke *Revoke `json:"revoke,omitempty"`
+}
+
+// Hello names the sandbox that speaks.
+type Hello struct {
+	ID string `json:"id"`
+}
+
+// Assign gives a lease to the executor.
+type Assign struct {
+	Executor      string        `json:"executor"` // the id that tokens name
+	Lease         uint64        `json:"lease"`
+	Job           uint32        `json:"job"` // Slurm job the lease belongs to, 0 for none
+	PublicKey     []byte        `json:"public_key"`
+	Symbol        string        `json:"symbol"`
+	Digest        []byte        `json:"digest"` // SHA-256 of the library that clients upload
+	CodeBytes     uint64        `json:"code_bytes"`
+	BufferBytes   uint64        `json:"buffer_bytes"` // largest payload in either direction
+	Cores         int           `json:"cores"`
+	ListenHost    string        `json:"listen_host"`    // address on which the control connection and the fabric listen
+	Provider      string        `json:"provider"`       // libfabric provider, "" means tcp;ofi_rxm, "none" the ring only
+	OrphanTimeout time.Duration `json:"orphan_timeout"` // the executor ends itself when it has no agent for longer
+}
+
+// Ready says where clients may connect.
+type Ready struct {
+	Address string `json:"address"` // host:port
+	Local   string `json:"local"`   // path of the Unix socket as the sandbox sees it
+}
+
+// Failed says that the assignment cannot be served; the executor exits.
+type Failed struct {
+	Error string `json:"error"`
+}
+
+// Revoke says that the lease is over.
+type Revoke struct {
+	Reason string `json:"reason"` // as the client is to read it, such as "evicted: job 12 needed cores 0-3"
+}

@@ -1,0 +1,84 @@
+// Package launcher is the contract between the agent and the launcher, the one privileged process of a node. It is spoken on a
+// Unix stream socket that accepts only the agent's uid, in frames of package jsonframe. Requests carry an id and are answered in any order; Exited events come unasked,
+// to every connection.
+package launcher
+
+import "time"
+
+// Verb names what is asked.
+type Verb string
+
+const (
+	// Start creates and starts one sandbox. It answers when the executor's process runs.
+	Start Verb = "start"
+	// Kill ends sandboxes and answers when their processes are gone and their memory is uncharged, or at the deadline.
+	// Sandboxes that do not exist count as ended.
+	Kill Verb = "kill"
+	// Freeze and Thaw stop and continue every process of the sandboxes.
+	Freeze Verb = "freeze"
+	Thaw   Verb = "thaw"
+	// List reports every sandbox of this node, running or not yet cleaned up.
+	List Verb = "list"
+	// CleanUp removes every trace of this node's sandboxes: processes, cgroups, mounts, folders. It needs no memory of the past.
+	CleanUp Verb = "cleanup"
+)
+
+// Request is one call.
+type Request struct {
+	ID       uint64        `json:"id"`
+	Verb     Verb          `json:"verb"`
+	Spec     *Spec         `json:"spec,omitempty"`     // Start
+	IDs      []string      `json:"ids,omitempty"`      // Kill, Freeze, Thaw: sandbox ids
+	Deadline time.Duration `json:"deadline,omitempty"` // Kill: 0 means 1 s
+}
+
+// Spec describes one sandbox. The launcher refuses what it may not be, naming the field. Binaries, cgroup parent and root file
+// system are the launcher's own configuration and cannot be asked for.
+type Spec struct {
+	ID     string   `json:"id"`               // [a-z0-9-], at most 64 bytes
+	UID    uint32   `json:"uid"`              // functions run as this host user
+	GID    uint32   `json:"gid"`              //
+	Groups []uint32 `json:"groups,omitempty"` // supplementary
+
+	CPUs        []int    `json:"cpus,omitempty"` // physical CPU numbers; empty means no affinity
+	MilliCPUs   int      `json:"milli_cpus"`     // quota, thousandths of a CPU, 10 to 1024000
+	MemoryBytes int64    `json:"memory_bytes"`   // hard limit, no swap
+	TmpBytes    int64    `json:"tmp_bytes"`      // size of /tmp, charged to the memory limit; 0 means a quarter of it
+	PIDs        int      `json:"pids"`           // 0 means 256
+	Devices     []string `json:"devices,omitempty"`
+}
+
+// Reply answers the request with the same ID, or, with ID 0, carries an event.
+type Reply struct {
+	ID        uint64    `json:"id"`
+	Error     string    `json:"error,omitempty"`
+	PID       int       `json:"pid,omitempty"`       // Start: the executor, in the host's pid namespace
+	Remaining []string  `json:"remaining,omitempty"` // Kill: not ended, or memory still charged, at the deadline
+	Sandboxes []Sandbox `json:"sandboxes,omitempty"` // List
+	Exited    *Exited   `json:"exited,omitempty"`    // event
+}
+
+// Sandbox is what List says of one.
+type Sandbox struct {
+	ID          string    `json:"id"`
+	PID         int       `json:"pid"`
+	Running     bool      `json:"running"`
+	Frozen      bool      `json:"frozen"`
+	Started     time.Time `json:"started"`
+	CPUNanos    uint64    `json:"cpu_ns"`       // since its start
+	MemoryBytes uint64    `json:"memory_bytes"` // charged now
+	PeakBytes   uint64    `json:"peak_bytes"`
+	Spec        Spec      `json:"spec"`
+}
+
+// Exited says that a sandbox ended, by Kill or by itself. Its cgroup and folders are gone when it is sent.
+type Exited struct {
+	ID        string    `json:"id"`
+	Code      int       `json:"code"`   // exit status, -1 when killed by a signal
+	Signal    int       `json:"signal"` // 0 when it exited
+	OOM       bool      `json:"oom"`    // its memory limit killed something in it
+	CPUNanos  uint64    `json:"cpu_ns"`
+	PeakBytes uint64    `json:"peak_bytes"`
+	Started   time.Time `json:"started"`
+	Ended     time.Time `json:"ended"`
+}
