@@ -1,0 +1,138 @@
+// Package config reads Gleaner's TOML files, strictly: an unknown key, a value out of range or a missing one is an error with
+// file and line that says what to write instead. It knows every key of every daemon, so that one command can check any file, and
+// decides nothing about what the values do. The sample files in contrib/config name each key with its default.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Error is one finding in a file.
+type Error struct {
+	File string
+	Line int // 0 when it concerns the whole file
+	Text string
+}
+
+func (e *Error) Error() string {
+	if e.Line == 0 {
+		return e.File + ": " + e.Text
+	}
+	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Text)
+}
+
+// Check reads file as what its tables show it to be, an agent's or a broker's, and returns every finding, joined.
+func Check(file string) error {
+	var tables map[string]any
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	if _, err := toml.Decode(string(text), &tables); err != nil {
+		return located(file, err)
+	}
+	if isBroker(tables) {
+		_, err = LoadBroker(file)
+		return err
+	}
+	_, err = LoadAgent(file, "")
+	return err
+}
+
+// isBroker tells the two kinds of file apart: tables that only the broker has, or a [broker] table that configures one.
+func isBroker(tables map[string]any) bool {
+	for _, name := range []string{"slurm", "identity", "policy", "limits"} {
+		if _, ok := tables[name]; ok {
+			return true
+		}
+	}
+	broker, _ := tables["broker"].(map[string]any)
+	for key := range broker {
+		if key != "address" {
+			return true
+		}
+	}
+	return false
+}
+
+// document is a decoded file whose values are being checked.
+type document struct {
+	file     string
+	lines    map[string]int // dotted key → line
+	findings []error
+}
+
+// decode reads file into v, which holds the defaults, and collects the keys that v does not know.
+func decode(file string, v any) (*document, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	meta, err := toml.Decode(string(text), v)
+	if err != nil {
+		return nil, located(file, err)
+	}
+	doc := &document{file: file, lines: keyLines(string(text))}
+	for _, key := range meta.Undecoded() {
+		doc.reject(key.String(), "unknown key %s; the sample file names every key there is", key)
+	}
+	return doc, nil
+}
+
+// reject notes a finding about a key.
+func (d *document) reject(key, format string, args ...any) {
+	d.findings = append(d.findings, &Error{d.file, d.lines[key], fmt.Sprintf(format, args...)})
+}
+
+// require notes a finding unless ok.
+func (d *document) require(ok bool, key, format string, args ...any) {
+	if !ok {
+		d.reject(key, key+": "+format, args...)
+	}
+}
+
+func (d *document) err() error { return errors.Join(d.findings...) }
+
+// located turns an error of the TOML decoder into an Error with its line. The decoder says it in a typed error for syntax and in
+// words alone for types, in the same form.
+func located(file string, err error) error {
+	if m := decoderText.FindStringSubmatch(err.Error()); m != nil {
+		line, _ := strconv.Atoi(m[1])
+		text := m[3]
+		if m[2] != "" {
+			text = m[2] + ": " + text
+		}
+		return &Error{file, line, text}
+	}
+	return &Error{File: file, Text: err.Error()}
+}
+
+var decoderText = regexp.MustCompile(`^toml: line (\d+)(?: \(last key "([^"]+)"\))?: ((?s:.*))$`)
+
+// keyLines finds the line of each table and key. It follows headers and `key =` at the start of lines, which is how these flat
+// files are written; a key that it misses is reported without a line.
+func keyLines(text string) map[string]int {
+	lines := map[string]int{}
+	table := ""
+	for i, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "[") {
+			table = strings.Trim(strings.TrimSpace(strings.SplitN(line, "#", 2)[0]), "[] ")
+			lines[table] = i + 1
+			table += "."
+			continue
+		}
+		key, _, ok := strings.Cut(line, "=")
+		if key = strings.Trim(strings.TrimSpace(key), `"'`); ok && !strings.HasPrefix(key, "#") {
+			lines[strings.TrimPrefix(table+key, ".")] = i + 1
+		}
+	}
+	return lines
+}
