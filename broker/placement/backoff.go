@@ -1,0 +1,123 @@
+package placement
+
+import (
+	"slices"
+	"time"
+)
+
+// Cause is why a node is given a rest.
+type Cause int
+
+const (
+	// Evicted rests the node for every lease: the next start would likely be evicted too.
+	Evicted Cause = iota
+	// Refused rests the node for every lease: its ledger knows more than we do.
+	Refused
+	// Failed rests the node for the one lease whose executor did not live.
+	Failed
+)
+
+const (
+	longest    = 30 * time.Second // a rest
+	remembered = time.Minute      // how long a policy is told to avoid a node, and after which a calm node starts anew
+)
+
+var first = map[Cause]time.Duration{Evicted: 500 * time.Millisecond, Refused: 100 * time.Millisecond, Failed: time.Second}
+
+// Backoff remembers which nodes took an executor and did not keep it. Each further time in a row doubles the rest. A nil Backoff
+// remembers nothing.
+type Backoff struct {
+	rests map[restKey]*rest
+}
+
+type restKey struct {
+	lease uint64 // 0 for all
+	node  string
+}
+
+type rest struct {
+	last, until time.Time
+	length      time.Duration
+}
+
+// NewBackoff remembers nothing yet.
+func NewBackoff() *Backoff { return &Backoff{rests: map[restKey]*rest{}} }
+
+// Note records that a node did not keep a lease's executor.
+func (b *Backoff) Note(now time.Time, lease uint64, node string, cause Cause) {
+	b.rest(now, restKey{lease, node}, cause, cause == Failed)
+	if cause != Failed {
+		b.rest(now, restKey{0, node}, cause, true)
+	}
+}
+
+// rest notes the time; only a holding one forbids the node, the other is advice to the policy. Executors that go together (one
+// claim evicts many) count once.
+func (b *Backoff) rest(now time.Time, key restKey, cause Cause, holds bool) {
+	r := b.rests[key]
+	if r == nil {
+		r = &rest{}
+		b.rests[key] = r
+	}
+	together := now.Before(r.until)
+	r.last = now
+	if !holds || together {
+		return
+	}
+	r.length = min(max(2*r.length, first[cause]), longest)
+	r.until = now.Add(r.length)
+}
+
+// Forget drops what is older than a minute, and everything about leases that no longer live.
+func (b *Backoff) Forget(now time.Time, lives func(lease uint64) bool) {
+	for key, r := range b.rests {
+		if now.Sub(r.last) > remembered && !now.Before(r.until) || key.lease != 0 && !lives(key.lease) {
+			delete(b.rests, key)
+		}
+	}
+}
+
+// Next is when the first rest ends that has not ended yet; zero when there is none.
+func (b *Backoff) Next(now time.Time) time.Time {
+	var next time.Time
+	for _, r := range b.rests {
+		if now.Before(r.until) && (next.IsZero() || r.until.Before(next)) {
+			next = r.until
+		}
+	}
+	return next
+}
+
+// held returns the nodes that must not be picked for a lease now.
+func (b *Backoff) held(now time.Time, lease uint64) map[string]bool {
+	if b == nil {
+		return nil
+	}
+	var held map[string]bool
+	for key, r := range b.rests {
+		if (key.lease == lease || key.lease == 0) && now.Before(r.until) {
+			if held == nil {
+				held = map[string]bool{}
+			}
+			held[key.node] = true
+		}
+	}
+	return held
+}
+
+// recent returns the nodes on which a lease lost an executor in the last minute, the latest first.
+func (b *Backoff) recent(now time.Time, lease uint64) []string {
+	if b == nil {
+		return nil
+	}
+	var recent []string
+	for key, r := range b.rests {
+		if key.lease == lease && now.Sub(r.last) <= remembered {
+			recent = append(recent, key.node)
+		}
+	}
+	slices.SortFunc(recent, func(x, y string) int {
+		return b.rests[restKey{lease, y}].last.Compare(b.rests[restKey{lease, x}].last)
+	})
+	return recent
+}
