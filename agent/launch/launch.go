@@ -1,0 +1,98 @@
+// Package launch is the agent's side of the launcher's socket: it asks the one privileged process of the node to start, freeze
+// and end sandboxes, and hears when they end by themselves. It decides nothing, retries nothing, and keeps no state but its
+// connection: after a reconnect the caller asks List for the truth, because exits that happened in between are not repeated.
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/api/launcher"
+)
+
+// ErrDown is what a DownError is: the launcher cannot be asked at the moment. Nothing is known about the request that was under
+// way when the connection broke.
+var ErrDown = errors.New("launcher is down")
+
+// DownError says why the launcher cannot be asked.
+type DownError struct {
+	Path string // of the launcher's socket
+	Err  error
+}
+
+func (e *DownError) Error() string {
+	return fmt.Sprintf("ask the launcher at %s: %v; is gleaner's launcher running there?", e.Path, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *DownError) Unwrap() error { return e.Err }
+
+// Is makes every DownError an ErrDown.
+func (e *DownError) Is(target error) bool { return target == ErrDown }
+
+// RefusedError is the launcher's own answer that it did not do what was asked.
+type RefusedError struct {
+	Verb   launcher.Verb
+	Reason string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("launcher refused to %s: %s", e.Verb, e.Reason)
+}
+
+// Start creates and starts one sandbox and returns the executor's pid on the host.
+func (c *Client) Start(ctx context.Context, spec launcher.Spec) (int, error) {
+	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Start, Spec: &spec})
+	if err != nil {
+		return 0, err
+	}
+	return reply.PID, nil
+}
+
+// Kill ends sandboxes. It returns when all are gone and their memory is free again, or shortly before ctx's deadline (1 s where
+// there is none) with the ids for which that is not so. Ids that do not exist count as ended.
+func (c *Client) Kill(ctx context.Context, ids ...string) ([]string, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	req := launcher.Request{Verb: launcher.Kill, IDs: ids}
+	if at, ok := ctx.Deadline(); ok {
+		left := time.Until(at)
+		// The answer has to be back before ctx ends, or the ids that remain would be lost with it.
+		req.Deadline = max(left-max(left/20, 5*time.Millisecond), time.Millisecond)
+	}
+	reply, err := c.call(ctx, req)
+	if err != nil {
+		return ids, err
+	}
+	return reply.Remaining, nil
+}
+
+// Freeze stops every process of the sandboxes until Thaw.
+func (c *Client) Freeze(ctx context.Context, ids ...string) error {
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Freeze, IDs: ids})
+	return err
+}
+
+// Thaw lets frozen sandboxes go on.
+func (c *Client) Thaw(ctx context.Context, ids ...string) error {
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Thaw, IDs: ids})
+	return err
+}
+
+// List reports every sandbox of this node, ordered by id.
+func (c *Client) List(ctx context.Context) ([]launcher.Sandbox, error) {
+	reply, err := c.call(ctx, launcher.Request{Verb: launcher.List})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Sandboxes, nil
+}
+
+// CleanUp ends every sandbox of this node and removes every trace of them.
+func (c *Client) CleanUp(ctx context.Context) error {
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.CleanUp})
+	return err
+}
