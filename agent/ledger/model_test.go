@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ func TestModel(t *testing.T) {
 		m := &model{l: l, now: time.Unix(1000, 0)}
 		t.Repeat(map[string]func(*rapid.T){
 			"reserve": m.reserve,
+			"another": m.reserve,
+			"third":   m.reserve,
 			"claim":   m.claim,
 			"evict":   m.evict,
 			"warn":    m.warn,
@@ -51,11 +54,15 @@ func TestModel(t *testing.T) {
 func (m *model) job(t *rapid.T) uint32 { return uint32(rapid.IntRange(1, 5).Draw(t, "job")) }
 
 func (m *model) cores(t *rapid.T) coreset.Set {
-	return coreset.Of(rapid.SliceOfN(rapid.IntRange(0, modelCores-1), 0, 5).Draw(t, "cores")...)
+	return coreset.Of(rapid.SliceOfN(rapid.IntRange(0, modelCores-1), 0, 3).Draw(t, "cores")...)
 }
 
 func (m *model) reserve(t *rapid.T) {
-	need := Need{rapid.IntRange(1, 4).Draw(t, "n"), uint64(rapid.IntRange(1, 400).Draw(t, "memory")), rapid.IntRange(0, 1).Draw(t, "gpus")}
+	if rapid.Bool().Draw(t, "patient") {
+		m.now = m.now.Add(claimWithin)
+		m.l.Settle(m.now)
+	}
+	need := Need{rapid.IntRange(1, 2).Draw(t, "n"), uint64(rapid.IntRange(1, 200).Draw(t, "memory")), rapid.IntRange(0, 1).Draw(t, "gpus")}
 	free := m.l.Free(m.now)
 	m.next++
 	e, err := m.l.Reserve(fmt.Sprintf("1-%d", m.next), 1, need, m.now)
@@ -74,13 +81,58 @@ func (m *model) reserve(t *rapid.T) {
 }
 
 func (m *model) claim(t *rapid.T) {
-	h := Hold{Job: m.job(t), Cores: m.cores(t), Memory: uint64(rapid.IntRange(0, 1200).Draw(t, "memory")), Since: m.now, Origin: Gate}
+	h := Hold{Job: m.job(t), Cores: m.cores(t), Memory: uint64(rapid.IntRange(0, 700).Draw(t, "memory")), Since: m.now, Origin: Gate}
 	m.l.Claim(h)
+	if rapid.Bool().Draw(t, "at once") {
+		m.evictFor(t, h.Job)
+	}
+}
+
+// TestFewest compares with every subset.
+func TestFewest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var list []*Executor
+		total := uint64(0)
+		for i, size := range rapid.SliceOfN(rapid.Uint64Range(1, 20), 1, 8).Draw(t, "sizes") {
+			list = append(list, &Executor{ID: fmt.Sprint(i), Memory: size})
+			total += size
+		}
+		need := rapid.Uint64Range(1, total).Draw(t, "need")
+		var want []*Executor
+		for subset := range 1 << len(list) {
+			var chosen []*Executor
+			sum := uint64(0)
+			for i, e := range list {
+				if subset&(1<<i) != 0 {
+					chosen = append(chosen, e)
+					sum += e.Memory
+				}
+			}
+			better := want == nil || len(chosen) < len(want) || len(chosen) == len(want) && earlier(chosen, want)
+			if sum >= need && better {
+				want = chosen
+			}
+		}
+		if got := fewest(list, need); !slices.Equal(got, want) {
+			t.Fatalf("need %d: got %v, want %v", need, got, want)
+		}
+	})
+}
+
+// earlier compares two choices of the same length by the place of their first difference in the order.
+func earlier(a, b []*Executor) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return a[i].ID < b[i].ID
+		}
+	}
+	return false
 }
 
 // evict does what the agent does after a claim: the job has its own afterwards, and no more went than had to.
-func (m *model) evict(t *rapid.T) {
-	job := m.job(t)
+func (m *model) evict(t *rapid.T) { m.evictFor(t, m.job(t)) }
+
+func (m *model) evictFor(t *rapid.T, job uint32) {
 	h, held := m.l.Job(job)
 	victims := m.l.Overlap(job)
 	if m.l.Clear(job) && len(victims) > 0 {
