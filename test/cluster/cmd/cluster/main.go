@@ -1,0 +1,94 @@
+// Command cluster is what make cluster-up, cluster-down and cluster-env run.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/test/cluster"
+)
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: cluster up|down|env|status [flags]")
+		os.Exit(2)
+	}
+	if err := run(os.Args[1], os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, "cluster:", err)
+		os.Exit(1)
+	}
+}
+
+func run(verb string, args []string) error {
+	var o cluster.Options
+	var without string
+	flags := flag.NewFlagSet("cluster "+verb, flag.ExitOnError)
+	flags.StringVar(&o.Dir, "dir", ".cluster", "the cluster's folder")
+	flags.StringVar(&o.Build, "build", "", "prefix with Gleaner's binaries (default build/ beside go.mod)")
+	flags.IntVar(&o.Nodes, "nodes", 4, "number of nodes")
+	flags.StringVar((*string)(&o.Mode), "mode", string(cluster.Virtual), "virtual or cgroup")
+	flags.StringVar(&without, "without", "", "roles that are not started: agentd, brokerd, launch, gate, hook")
+	_ = flags.Parse(args)
+	o.Without = strings.Fields(strings.ReplaceAll(without, ",", " "))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch verb {
+	case "up":
+		return up(ctx, o)
+	case "down":
+		return down(o.Dir)
+	case "env":
+		return env(o.Dir)
+	}
+	return fmt.Errorf("%q: want up, down or env", verb)
+}
+
+func up(ctx context.Context, o cluster.Options) error {
+	began := time.Now()
+	c, err := cluster.Up(ctx, o)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d nodes %s are up after %.1f s in %s\n", len(c.NodeNames()), c.NodeList(), time.Since(began).Seconds(), c.Dir)
+	for _, line := range c.Skipped() {
+		fmt.Println("  without", line)
+	}
+	fmt.Println("use it:  eval \"$(make -s cluster-env)\"     end it:  make cluster-down")
+	return nil
+}
+
+// down also succeeds where no cluster is.
+func down(dir string) error {
+	if err := cluster.Clean(dir); err != nil {
+		return err
+	}
+	if traces := cluster.Traces(dir); len(traces) > 0 {
+		return fmt.Errorf("left behind: %s", strings.Join(traces, "; "))
+	}
+	return nil
+}
+
+func env(dir string) error {
+	c, err := cluster.Open(dir)
+	if err != nil {
+		return err
+	}
+	for _, pair := range c.Env() {
+		name, value, _ := strings.Cut(pair, "=")
+		if name == "PATH" { // whatever the shell has by then
+			value = strings.TrimSuffix(value, os.Getenv("PATH"))
+			fmt.Printf("export PATH=%s\"$PATH\"\n", quote(value))
+			continue
+		}
+		fmt.Printf("export %s=%s\n", name, quote(value))
+	}
+	return nil
+}
+
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,230 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// writeFiles lays out the cluster's folder.
+func (c *Cluster) writeFiles() error {
+	dirs := []string{"etc", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run"}
+	for _, node := range c.NodeNames() {
+		dirs = append(dirs, "spool/"+node, "run/"+node, "run/"+node+"/state")
+	}
+	for _, dir := range dirs {
+		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := os.Chown(c.path("rest"), nobody, nobody); err != nil { // slurmrestd refuses to be root
+		return err
+	}
+	key := make([]byte, 128)
+	_, _ = rand.Read(key)
+	files := map[string]string{
+		"munge.key":      string(key),
+		"slurm.conf":     c.slurmConf(),
+		"cgroup.conf":    c.cgroupConf(),
+		"plugstack.conf": c.plugstackConf(),
+		"broker.toml":    c.brokerConf(),
+		"client.toml":    c.agentConf("client"),
+	}
+	if c.GPUs > 0 {
+		files["gres.conf"] = fmt.Sprintf("NodeName=%s Name=gpu File=%s\n", c.NodeList(), c.gpuFiles())
+	}
+	for _, node := range c.NodeNames() {
+		files["agent-"+node+".toml"] = c.agentConf(node)
+	}
+	for name, text := range files {
+		mode := os.FileMode(0o644)
+		if name == "munge.key" {
+			mode = 0o600
+		}
+		if err := os.WriteFile(c.etc(name), []byte(text), mode); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.writeHooks(), c.makeGPUs(), c.save())
+}
+
+const nobody = 65534
+
+// hooked says whether slurmd shall run the Prolog and Epilog hook.
+func (c *Cluster) hooked() bool {
+	return executable(c.lib("libexec", "gleaner", "hook")) && !c.without("hook")
+}
+
+func (c *Cluster) gated() bool {
+	_, err := os.Stat(c.lib("lib", "slurm", "spank_gleaner.so"))
+	return err == nil && !c.without("gate")
+}
+
+// writeHooks stands in for Prolog=…/hook of a site with one agent per machine: here the node's name leads to the agent.
+func (c *Cluster) writeHooks() error {
+	if !c.hooked() {
+		return nil
+	}
+	for _, context := range []string{"prolog", "epilog"} {
+		text := fmt.Sprintf("#!/bin/sh\nexec %s %s %s\n", c.lib("libexec", "gleaner", "hook"), context, c.hookArgs())
+		if err := os.WriteFile(c.etc(context), []byte(text), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hookArgs are understood by gate and hook alike; both put the node's name for %n.
+func (c *Cluster) hookArgs() string {
+	return fmt.Sprintf("socket=%s cgroup=%s/%%n", c.AgentSocket("%n"), c.CgroupParent())
+}
+
+func (c *Cluster) plugstackConf() string {
+	if !c.gated() {
+		return "# spank_gleaner.so is not built\n"
+	}
+	return fmt.Sprintf("optional %s %s\n", c.lib("lib", "slurm", "spank_gleaner.so"), c.hookArgs())
+}
+
+func (c *Cluster) slurmConf() string {
+	hardware, plugins := fmt.Sprintf("CPUs=%d", c.CPUs), "TaskPlugin=task/cgroup\n"
+	if c.Mode == Cgroup {
+		hardware = fmt.Sprintf("Sockets=1 CoresPerSocket=%d ThreadsPerCore=1", c.CPUs)
+		plugins = "TaskPlugin=task/cgroup,task/affinity\n"
+	}
+	if c.hooked() {
+		plugins += fmt.Sprintf("Prolog=%s\nEpilog=%s\n", c.etc("prolog"), c.etc("epilog"))
+	}
+	gres := ""
+	if c.GPUs > 0 {
+		plugins += "GresTypes=gpu\n"
+		gres = fmt.Sprintf(" Gres=gpu:%d", c.GPUs)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `ClusterName=%s
+SlurmctldHost=localhost
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket=%s
+SlurmctldPort=%d
+StateSaveLocation=%s
+SlurmdSpoolDir=%s/%%n
+SlurmctldPidFile=%s
+SlurmdPidFile=%s/slurmd-%%n.pid
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=%d
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,nohold_on_prolog_fail
+SlurmdParameters=config_overrides
+ReturnToService=2
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+JobAcctGatherType=jobacct_gather/cgroup
+ProctrackType=proctrack/cgroup
+PrologFlags=Contain
+PlugStackConfig=%s
+`, c.Name, c.MungeSocket(), c.Port, c.path("state"), c.path("spool"), c.path("proc", "slurmctld.pid"), c.path("proc"),
+		max(1, c.MemoryMiB/c.CPUs/2), c.etc("plugstack.conf"))
+	b.WriteString(plugins)
+	for _, line := range c.Lines {
+		b.WriteString(line + "\n")
+	}
+	ports := fmt.Sprintf("[%d-%d]", c.Port+1, c.Port+c.Nodes)
+	if c.Nodes == 1 {
+		ports = fmt.Sprint(c.Port + 1)
+	}
+	fmt.Fprintf(&b, "NodeName=%s NodeHostname=localhost Port=%s %s RealMemory=%d%s State=UNKNOWN\n",
+		c.NodeList(), ports, hardware, c.MemoryMiB, gres)
+	b.WriteString("PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n")
+	return b.String()
+}
+
+func (c *Cluster) cgroupConf() string {
+	yes := map[bool]string{true: "yes", false: "no"}[c.Mode == Cgroup]
+	text := fmt.Sprintf("CgroupAutomount=no\nConstrainCores=%s\nConstrainRAMSpace=yes\nConstrainDevices=%s\n", yes, yes)
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
+		return "CgroupPlugin=cgroup/v1\n" + text
+	}
+	text = "CgroupPlugin=cgroup/v2\n" + text
+	if _, err := os.Stat("/run/systemd/system"); err != nil {
+		text += "IgnoreSystemd=yes\n"
+	}
+	return text
+}
+
+func (c *Cluster) gpuFiles() string {
+	if c.GPUs == 1 {
+		return c.path("dev", "gpu0")
+	}
+	return fmt.Sprintf("%s[0-%d]", c.path("dev", "gpu"), c.GPUs-1)
+}
+
+// makeGPUs makes device nodes that no driver answers, which is all that Slurm looks at.
+func (c *Cluster) makeGPUs() error {
+	for i := range c.GPUs {
+		path := c.path("dev", fmt.Sprintf("gpu%d", i))
+		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(195, uint32(i)))); err != nil {
+			return fmt.Errorf("make device %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) brokerConf() string {
+	return fmt.Sprintf(`[broker]
+listen = %q
+state_dir = %q
+metrics = ""
+log_level = "debug"
+
+[slurm]
+source = "rest"
+url = %q
+poll = "1s"
+
+[identity]
+method = "munge"
+munge_socket = %q
+allow_root = true
+agents = ["root"]
+`, c.Broker(), c.path("broker"), "unix:"+c.RestSocket(), c.MungeSocket())
+}
+
+func (c *Cluster) agentConf(node string) string {
+	affinity := map[Mode]string{Virtual: "no", Cgroup: "yes"}[c.Mode]
+	var gpus []string
+	for i := range c.GPUs {
+		gpus = append(gpus, fmt.Sprintf("%q", filepath.Join(c.Dir, "dev", fmt.Sprintf("gpu%d", i))))
+	}
+	return fmt.Sprintf(`[node]
+name = %q
+cpus = %d
+memory = "%dM"
+reserve_memory = "128M"
+gpus = [%s]
+affinity = %q
+
+[agent]
+socket = %q
+run_dir = %q
+state_dir = %q
+metrics = ""
+log_level = "debug"
+
+[broker]
+address = %q
+munge_socket = %q
+
+[launcher]
+socket = %q
+
+[executor]
+listen = "127.0.0.1"
+`, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), filepath.Join(c.RunDir(node), "state"),
+		c.Broker(), c.MungeSocket(), c.LaunchSocket(node))
+}
