@@ -1,0 +1,71 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/client/dispatch"
+)
+
+// Conn is an open data path to one executor.
+type Conn interface {
+	// Invoke runs the function on input and writes its result. It returns the result's length.
+	Invoke(ctx context.Context, input, result []byte, timeout time.Duration) (int, error)
+	// Slots is the number of invocations that may be in flight at a time.
+	Slots() int
+	// Gone is closed when the executor is.
+	Gone() <-chan struct{}
+	// Err says why, once Gone is closed.
+	Err() error
+	Close() error
+}
+
+// Connector opens the data path to an executor and carries the code there. buffer is the lease's, in bytes.
+type Connector func(ctx context.Context, e *api.Executor, f *Function, buffer uint64) (Conn, error)
+
+// departure is the cause with which an executor's context ends: the broker says that it is gone.
+type departure struct {
+	reason api.EndReason
+	detail string
+}
+
+func (d *departure) Error() string {
+	text := "executor gone: " + ReasonText(d.reason)
+	if d.detail != "" {
+		text += ": " + d.detail
+	}
+	return text
+}
+
+// classify says what an attempt's error means for the task. cause is why the executor's context ended, nil while it lives.
+func classify(err, cause error) dispatch.Outcome {
+	var left *departure
+	var function *FunctionError
+	var gone *GoneError
+	var refused *RefusedError
+	switch {
+	case err == nil:
+		return dispatch.Succeeded
+	case errors.As(err, &function):
+		return dispatch.FunctionFailed
+	case errors.As(cause, &left):
+		return left.outcome()
+	case errors.As(err, &gone) && !gone.Began:
+		return dispatch.Returned
+	case errors.As(err, &gone) && strings.HasPrefix(gone.Reason, "evicted"):
+		return dispatch.Evicted
+	case errors.As(err, &refused):
+		return dispatch.Returned
+	}
+	return dispatch.ExecutorFailed
+}
+
+func (d *departure) outcome() dispatch.Outcome {
+	if d.reason == api.EndReason_EXECUTOR_FAILED {
+		return dispatch.ExecutorFailed
+	}
+	return dispatch.Evicted // by a job, an operator, a lost node: nothing that the task can have caused
+}
