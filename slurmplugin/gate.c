@@ -1,0 +1,24 @@
+#include "gate.h"
+
+#include <stdio.h>
+
+struct gl_outcome gl_gate(const struct gl_settings *s, const struct gl_frame *claim)
+{
+	struct gl_outcome o = {.evicted = 0};
+	o.verdict = gl_ask(s, claim, GL_DONE, &o.evicted);
+	o.freed = o.verdict == GL_OK;
+	if (!o.freed) {
+		o.forced = true;
+		o.freed = gl_force(s, "/proc/self/mountinfo", &o.force);
+	}
+	return o;
+}
+
+void gl_outcome_text(const struct gl_outcome *o, char *text, size_t size)
+{
+	text[0] = '\0';
+	if (!o->forced || (o->force.trees == 0 && o->verdict == GL_NO_AGENT))
+		return; /* a node without agent and without anything harvested is no event */
+	snprintf(text, size, "gleaner: %s: ended everything harvested on this node by force in %u ms, %u processes left",
+		 gl_verdict_text(o->verdict), o->force.ms, o->force.left);
+}
