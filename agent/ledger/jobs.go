@@ -226,3 +226,25 @@ func (l *Ledger) free() (cores coreset.Set, memory uint64, gpus coreset.Set) {
 	}
 	return cores, l.cfg.Memory - min(used, l.cfg.Memory), gpus
 }
+
+// Blocking returns the executors in the job's way, condemned ones included: those on its cores and GPUs, and all condemned ones
+// while memory is short.
+func (l *Ledger) Blocking(job uint32) []string {
+	h, ok := l.jobs[job]
+	if !ok || l.Clear(job) {
+		return nil
+	}
+	held := uint64(0)
+	for _, e := range l.executors {
+		held += e.Memory
+	}
+	short := held > l.cfg.Memory-l.jobMemory()
+	var ids []string
+	for id, e := range l.executors {
+		if l.collides(h, e) || short && e.Condemned {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}

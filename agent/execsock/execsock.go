@@ -1,0 +1,179 @@
+// Package execsock serves the Unix socket that executors dial from inside their sandboxes (package api/executor). Whose sandbox a
+// connection comes from is told by the kernel and the cgroup of the process, never by what it says; a sandbox has one connection,
+// the latest. What executors say goes to the agent's event loop; what they are told goes out without waiting for a reader.
+package execsock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/agent/peer"
+	"github.com/gleaner-hpc/gleaner/api/executor"
+	"github.com/gleaner-hpc/gleaner/api/jsonframe"
+)
+
+// sendDeadline bounds a write to an executor that does not read. Frames are smaller than a socket's buffer, so that only a hostile
+// one ever meets it.
+const sendDeadline = 2 * time.Millisecond
+
+// Event is what one executor did. Exactly one of Frame and Closed is set.
+type Event struct {
+	Link   *Link
+	Frame  *executor.FromExecutor
+	Closed bool
+}
+
+// Link is the connection of one sandbox.
+type Link struct {
+	ID  string // of the sandbox
+	UID uint32
+	PID int32
+
+	conn *net.UnixConn
+	mu   sync.Mutex // one frame at a time
+}
+
+// Send writes one frame. It waits for nobody: an executor that does not read loses its connection.
+func (l *Link) Send(f executor.FromAgent) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.conn.SetWriteDeadline(time.Now().Add(sendDeadline))
+	if err := jsonframe.Write(l.conn, f); err != nil {
+		_ = l.conn.Close()
+		return fmt.Errorf("send to executor %s: %w", l.ID, err)
+	}
+	return nil
+}
+
+// Close ends the connection.
+func (l *Link) Close() { _ = l.conn.Close() }
+
+// Identify tells whose sandbox a process is in.
+type Identify func(pid int32) (id string, err error)
+
+// ByCgroup identifies sandboxes of a node by /proc/PID/cgroup.
+func ByCgroup(node string) Identify {
+	return func(pid int32) (string, error) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil {
+			return "", fmt.Errorf("identify executor: %w", err)
+		}
+		id, ok := peer.Sandbox(string(text), node)
+		if !ok {
+			return "", fmt.Errorf("identify executor: process %d is in no sandbox of node %s", pid, node)
+		}
+		return id, nil
+	}
+}
+
+// Config says where to listen and whom to tell.
+type Config struct {
+	Path     string
+	Identify Identify
+	Events   chan<- Event // the event loop's
+	Log      *slog.Logger
+}
+
+// Server listens on one socket.
+type Server struct {
+	cfg Config
+	l   *net.UnixListener
+
+	mu    sync.Mutex
+	links map[string]*Link // by sandbox
+}
+
+// Listen makes the socket. It is open to every user of the node, since executors run as their owners.
+func Listen(cfg Config) (*Server, error) {
+	l, err := peer.Listen(cfg.Path, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{cfg: cfg, l: l, links: map[string]*Link{}}, nil
+}
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.l.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		conn, err := s.l.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accept on %s: %w", s.cfg.Path, err)
+			}
+			s.cfg.Log.Warn("cannot accept an executor's connection", "error", err)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(10 * time.Millisecond):
+			}
+			continue
+		}
+		link, err := s.admit(conn)
+		if err != nil {
+			_ = conn.Close()
+			s.cfg.Log.Warn("executor's connection refused", "error", err)
+			continue
+		}
+		wg.Go(func() { s.read(ctx, link) })
+	}
+}
+
+// admit identifies a connection; it replaces the one that its sandbox had.
+func (s *Server) admit(conn *net.UnixConn) (*Link, error) {
+	cred, err := peer.Credentials(conn)
+	if err != nil {
+		return nil, err
+	}
+	id, err := s.cfg.Identify(cred.Pid)
+	if err != nil {
+		return nil, err
+	}
+	link := &Link{ID: id, UID: cred.Uid, PID: cred.Pid, conn: conn}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.links[id]; old != nil {
+		old.Close()
+	}
+	s.links[id] = link
+	return link, nil
+}
+
+func (s *Server) read(ctx context.Context, link *Link) {
+	stop := context.AfterFunc(ctx, link.Close)
+	defer stop()
+	for {
+		var f executor.FromExecutor
+		err := jsonframe.Read(link.conn, &f)
+		event := Event{Link: link, Frame: &f}
+		if err != nil {
+			link.Close()
+			s.mu.Lock()
+			if s.links[link.ID] == link {
+				delete(s.links, link.ID)
+			}
+			s.mu.Unlock()
+			event = Event{Link: link, Closed: true}
+		}
+		select {
+		case s.cfg.Events <- event:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}

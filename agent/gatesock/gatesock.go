@@ -1,0 +1,214 @@
+// Package gatesock serves the Unix socket on which gate and hook ask (package api/gate): it accepts, checks who calls, reads one
+// frame with a deadline, and hands it to the agent's event loop. It decides nothing: Ack goes out when the loop has taken the
+// frame, the answer when the loop gives it, and a loop that takes nothing gives no Ack, upon which the gate uses force.
+package gatesock
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/agent/peer"
+	"github.com/gleaner-hpc/gleaner/api/gate"
+)
+
+const (
+	readDeadline  = 100 * time.Millisecond
+	writeDeadline = 100 * time.Millisecond
+	// answerDeadline ends a conversation that the loop never answers.
+	answerDeadline = 10 * time.Second
+	// maxConversations bounds how many are open at once; a caller beyond it waits in the listen queue.
+	maxConversations = 256
+)
+
+// Call is one frame on its way to the event loop. The loop calls Accept once it has taken it and later Answer, once; neither blocks.
+type Call struct {
+	Frame    gate.Frame
+	Received time.Time
+
+	accepted chan struct{}
+	answer   chan answer
+}
+
+type answer struct {
+	kind    gate.Kind
+	evicted uint32
+}
+
+// NewCall returns a call that no socket waits for, for the loop's own use and for tests.
+func NewCall(f gate.Frame, received time.Time) *Call {
+	return &Call{Frame: f, Received: received, accepted: make(chan struct{}), answer: make(chan answer, 1)}
+}
+
+// Accept says that the loop turns and has taken the call.
+func (c *Call) Accept() { close(c.accepted) }
+
+// Answer gives the last word: Done or Failed, with the number of executors evicted.
+func (c *Call) Answer(kind gate.Kind, evicted int) {
+	select {
+	case c.answer <- answer{kind, uint32(evicted)}:
+	default:
+	}
+}
+
+// Answered waits for the answer; for tests.
+func (c *Call) Answered(ctx context.Context) (gate.Kind, int, error) {
+	select {
+	case a := <-c.answer:
+		return a.kind, int(a.evicted), nil
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+}
+
+// Config says where to listen and whom to hand calls to.
+type Config struct {
+	Path  string
+	Node  string       // frames for another node are refused; frames that name none are taken
+	Calls chan<- *Call // the event loop's
+	Log   *slog.Logger
+}
+
+// Server listens on one socket.
+type Server struct {
+	cfg     Config
+	l       *net.UnixListener
+	refused atomic.Uint64
+}
+
+// Listen makes the socket, mode 0600, in place of one that a predecessor left.
+func Listen(cfg Config) (*Server, error) {
+	l, err := peer.Listen(cfg.Path, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{cfg: cfg, l: l}, nil
+}
+
+// Refused counts callers that were not root, frames that were malformed or for another node.
+func (s *Server) Refused() uint64 { return s.refused.Load() }
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = s.l.Close() })
+	defer stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	slots := make(chan struct{}, maxConversations)
+	for {
+		conn, err := s.l.AcceptUnix()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("accept on %s: %w", s.cfg.Path, err)
+			}
+			s.cfg.Log.Warn("cannot accept a gate's connection", "error", err)
+			if !pause(ctx, 10*time.Millisecond) {
+				return nil
+			}
+			continue
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			_ = conn.Close()
+			return nil
+		}
+		wg.Go(func() {
+			defer func() { <-slots; _ = conn.Close() }()
+			if err := s.converse(ctx, conn); err != nil {
+				s.refused.Add(1)
+				s.cfg.Log.Warn("gate's frame refused", "error", err)
+			}
+		})
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// converse serves one connection. An error means that the caller is at fault.
+func (s *Server) converse(ctx context.Context, conn *net.UnixConn) error {
+	cred, err := peer.Credentials(conn)
+	if err != nil {
+		return err
+	}
+	if cred.Uid != 0 && cred.Uid != uint32(os.Geteuid()) {
+		return fmt.Errorf("caller is uid %d (pid %d); only root and the agent's own user may ask", cred.Uid, cred.Pid)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(readDeadline))
+	f, err := gate.Read(conn)
+	if err != nil {
+		return fmt.Errorf("read frame of pid %d: %w", cred.Pid, err)
+	}
+	received := time.Now()
+	if f.Node != "" && f.Node != s.cfg.Node {
+		return fmt.Errorf("frame is for node %.64q, this is %q; check socket= in plugstack.conf", f.Node, s.cfg.Node)
+	}
+	switch f.Kind {
+	case gate.Claim, gate.Warn, gate.Release, gate.Ping:
+	default:
+		return fmt.Errorf("%w: kind %d asks nothing", gate.ErrFrame, f.Kind)
+	}
+	s.serve(ctx, conn, NewCall(*f, received))
+	return nil
+}
+
+// serve takes a call to the loop and its answers back. A caller that has gone away is no error: it has used force.
+func (s *Server) serve(ctx context.Context, conn *net.UnixConn, c *Call) {
+	timeout := time.NewTimer(answerDeadline)
+	defer timeout.Stop()
+	select {
+	case s.cfg.Calls <- c:
+	case <-timeout.C:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-c.accepted:
+	case <-timeout.C:
+		return
+	case <-ctx.Done():
+		return
+	}
+	if c.Frame.Kind == gate.Claim || c.Frame.Kind == gate.Warn {
+		if !s.write(conn, c, answer{kind: gate.Ack}) || c.Frame.Kind == gate.Warn {
+			return
+		}
+	}
+	select {
+	case a := <-c.answer:
+		s.write(conn, c, a)
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+}
+
+func (s *Server) write(conn *net.UnixConn, c *Call, a answer) bool {
+	f := gate.Frame{
+		Kind: a.kind, Job: c.Frame.Job, Step: c.Frame.Step, UID: c.Frame.UID,
+		Nanos: uint64(time.Since(c.Received)), Evicted: a.evicted,
+	}
+	b, err := f.Append(nil)
+	if err != nil {
+		return false
+	}
+	_ = conn.SetWriteDeadline(time.Now().Add(writeDeadline))
+	_, err = conn.Write(b)
+	return err == nil
+}
