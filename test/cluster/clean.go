@@ -19,7 +19,7 @@ import (
 // Clean removes every trace of the cluster of a folder, whatever of it still lives and whatever of the folder is left: its
 // processes, those of its jobs and sandboxes, its cgroups, the mounts below the folder, and the folder.
 func Clean(dir string) error {
-	dir, err := filepath.Abs(dir)
+	dir, err := locate(dir)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,9 @@ func Clean(dir string) error {
 func cleanOutside(dir string) error {
 	name := clusterName(dir)
 	// Daemons first, so that nothing starts anew; then what they leave: job steps, sandboxes, waiting clients.
-	left := endAll(daemonsOf(dir), stopGrace)
+	// munged last: the others say goodbye to each other with its credentials.
+	munged := func(r record) bool { return filepath.Base(r.Args[0]) == "munged" }
+	left := endAll(slices.DeleteFunc(daemonsOf(dir), munged), stopGrace)
 	left = append(left, endAll(clientsOf(dir), 0)...)
 	if err := removeCgroups(name); err != nil {
 		return err
@@ -81,6 +83,10 @@ func clientsOf(dir string) []record {
 // Traces lists what is left of the cluster of a folder: processes, cgroups, mounts and files. A test of Down expects none.
 func Traces(dir string) []string {
 	var traces []string
+	dir, err := locate(dir)
+	if err != nil {
+		return []string{err.Error()}
+	}
 	for _, r := range append(daemonsOf(dir), clientsOf(dir)...) {
 		traces = append(traces, fmt.Sprintf("process %d %s", r.PID, strings.Join(r.Args, " ")))
 	}

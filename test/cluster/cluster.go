@@ -30,7 +30,9 @@ const (
 
 // Options describe a cluster. The zero value of each field but Dir has a meaning.
 type Options struct {
-	Dir       string   // the cluster's folder; what is in it is replaced when it holds a cluster, refused otherwise
+	// Dir is the cluster's folder; what is in it is replaced when it holds a cluster, refused otherwise. Cluster.Dir is another
+	// one in /tmp when paths below this one were too long for sockets or closed to other users.
+	Dir       string
 	Build     string   // installation prefix with Gleaner's binaries; "" means build/ beside go.mod, searched upwards
 	Nodes     int      // 0 means 4
 	Mode      Mode     // "" means Virtual

@@ -13,7 +13,7 @@ import (
 
 // writeFiles lays out the cluster's folder.
 func (c *Cluster) writeFiles() error {
-	dirs := []string{"etc", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run"}
+	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run"}
 	for _, node := range c.NodeNames() {
 		dirs = append(dirs, "spool/"+node, "run/"+node, "run/"+node+"/state")
 	}
@@ -50,7 +50,7 @@ func (c *Cluster) writeFiles() error {
 			return err
 		}
 	}
-	return errors.Join(c.writeHooks(), c.makeGPUs(), c.save())
+	return errors.Join(c.writeHooks(), c.copyPlugin(), c.makeGPUs(), c.save())
 }
 
 const nobody = 65534
@@ -61,7 +61,7 @@ func (c *Cluster) hooked() bool {
 }
 
 func (c *Cluster) gated() bool {
-	_, err := os.Stat(c.lib("lib", "slurm", "spank_gleaner.so"))
+	_, err := os.Stat(c.built())
 	return err == nil && !c.without("gate")
 }
 
@@ -88,7 +88,28 @@ func (c *Cluster) plugstackConf() string {
 	if !c.gated() {
 		return "# spank_gleaner.so is not built\n"
 	}
-	return fmt.Sprintf("optional %s %s\n", c.lib("lib", "slurm", "spank_gleaner.so"), c.hookArgs())
+	return fmt.Sprintf("optional %s %s\n", c.plugin(), c.hookArgs())
+}
+
+func (c *Cluster) built() string { return c.lib("lib", "slurm", "spank_gleaner.so") }
+
+// plugin is the SPANK plugin where every user's srun can load it: as built, or a copy when the build folder is closed to others.
+func (c *Cluster) plugin() string {
+	if open(filepath.Dir(c.built())) {
+		return c.built()
+	}
+	return c.path("lib", "spank_gleaner.so")
+}
+
+func (c *Cluster) copyPlugin() error {
+	if !c.gated() || c.plugin() == c.built() {
+		return nil
+	}
+	text, err := os.ReadFile(c.built())
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(c.plugin(), text, 0o755)
 }
 
 func (c *Cluster) slurmConf() string {

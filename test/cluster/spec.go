@@ -34,14 +34,17 @@ type spec struct {
 const (
 	maxNodes = 64
 	// maxDir leaves room for the socket paths below the folder, which the kernel limits to 107 bytes.
-	maxDir   = 60
+	maxDir   = 50
 	specFile = "cluster.json"
 )
 
 func newSpec(o Options) (*spec, error) {
-	dir, err := filepath.Abs(o.Dir)
-	if err != nil || o.Dir == "" {
-		return nil, fmt.Errorf("cluster folder %q: want a path", o.Dir)
+	if o.Dir == "" {
+		return nil, errors.New("cluster folder: want a path")
+	}
+	dir, err := locate(o.Dir)
+	if err != nil {
+		return nil, err
 	}
 	s := &spec{
 		Dir: dir, Build: o.Build, Name: clusterName(dir), Nodes: o.Nodes, Mode: o.Mode, CPUs: o.CPUs, MemoryMiB: o.MemoryMiB,
@@ -80,8 +83,6 @@ func (s *spec) fill() {
 
 func (s *spec) validate() error {
 	switch {
-	case len(s.Dir) > maxDir:
-		return fmt.Errorf("cluster folder %s: longer than %d bytes, socket paths below it would not fit; choose another with DIR=", s.Dir, maxDir)
 	case strings.ContainsAny(s.Dir, " \t\n\"'%#"):
 		return fmt.Errorf("cluster folder %q: slurm.conf cannot hold this path", s.Dir)
 	case s.Nodes < 1 || s.Nodes > maxNodes:
@@ -103,7 +104,7 @@ func (s *spec) save() error {
 }
 
 func loadSpec(dir string) (*spec, error) {
-	dir, err := filepath.Abs(dir)
+	dir, err := locate(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +117,29 @@ func loadSpec(dir string) (*spec, error) {
 		return nil, fmt.Errorf("read %s of %s: %w", specFile, dir, err)
 	}
 	return s, nil
+}
+
+// locate returns the folder that stands for dir: dir itself, or one in /tmp when socket paths below dir would be too long, or when
+// other users cannot come in, which slurmrestd and jobs have to.
+func locate(dir string) (string, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if len(dir) <= maxDir && open(filepath.Dir(dir)) {
+		return dir, nil
+	}
+	return "/tmp/gleaner-" + clusterName(dir)[1:], nil
+}
+
+// open says whether everybody may pass through a folder and those above it. Folders that do not exist yet will be open.
+func open(dir string) bool {
+	for ; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err == nil && info.Mode()&0o001 == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // clusterName is the same for a folder each time, so that what a dead cluster left is found without its files.
