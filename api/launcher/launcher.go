@@ -74,8 +74,8 @@ type Sandbox struct {
 // Exited says that a sandbox ended, by Kill or by itself. Its cgroup and folders are gone when it is sent.
 type Exited struct {
 	ID        string    `json:"id"`
-	Code      int       `json:"code"`   // exit status, -1 when killed by a signal
-	Signal    int       `json:"signal"` // 0 when it exited
+	Code      int       `json:"code"`   // exit status, -1 when killed by a signal, or unknown: the launcher was restarted meanwhile
+	Signal    int       `json:"signal"` // 0 when it exited, or unknown
 	OOM       bool      `json:"oom"`    // its memory limit killed something in it
 	CPUNanos  uint64    `json:"cpu_ns"`
 	PeakBytes uint64    `json:"peak_bytes"`

@@ -1,0 +1,101 @@
+// Command launch is the one privileged process of a node: it starts, freezes and ends sandboxes for the agent, which alone may
+// connect to its socket. It answers the contract of package api/launcher and decides nothing. A SIGTERM ends it and leaves the
+// sandboxes running, for the next launch to adopt; --cleanup ends them and removes every trace.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gleaner-hpc/gleaner/executor/sandbox"
+)
+
+type options struct {
+	socket   string
+	agentUID int
+	cleanup  bool
+	cfg      sandbox.Config
+}
+
+func main() {
+	if sandbox.IsInit() {
+		sandbox.Init()
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	o, err := parse(os.Args[1:], log)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "launch:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		log.Error("launch", "error", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func parse(args []string, log *slog.Logger) (options, error) {
+	o := options{cfg: sandbox.Config{Log: log}}
+	f := flag.NewFlagSet("launch", flag.ContinueOnError)
+	f.StringVar(&o.socket, "socket", "/run/gleaner/launch.sock", "Unix socket on which the agent asks")
+	f.IntVar(&o.agentUID, "agent-uid", 0, "uid that may ask")
+	f.StringVar(&o.cfg.RunDir, "run-dir", "/run/gleaner", "folder for the sandboxes' state; all folders above it searchable by all")
+	f.StringVar(&o.cfg.Libexec, "libexec", "/usr/libexec/gleaner", "folder of the executor")
+	f.StringVar(&o.cfg.CgroupParent, "cgroup-parent", "gleaner", "top cgroup of all nodes' sandboxes")
+	f.StringVar(&o.cfg.Node, "node", shortHost(), "name of this node")
+	f.Func("device", "device file or pattern that sandboxes may be given (repeatable)", func(s string) error {
+		o.cfg.Devices = append(o.cfg.Devices, s)
+		return nil
+	})
+	f.Func("command", "command line of the executor, %i for the sandbox's id (default \""+strings.Join(sandbox.DefaultCommand, " ")+"\")", func(s string) error {
+		o.cfg.Command = strings.Fields(s)
+		return nil
+	})
+	f.BoolVar(&o.cleanup, "cleanup", false, "end all sandboxes of the node, remove every trace of them, and exit")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 {
+		return o, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	return o, nil
+}
+
+func shortHost() string {
+	name, _ := os.Hostname()
+	name, _, _ = strings.Cut(name, ".")
+	return name
+}
+
+func run(ctx context.Context, o options) error {
+	manager, err := sandbox.New(o.cfg)
+	if err != nil {
+		return err
+	}
+	defer manager.Close()
+	if o.cleanup {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		return manager.CleanUp(ctx)
+	}
+	listener, err := listen(o.socket, o.agentUID)
+	if err != nil {
+		return err
+	}
+	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
+	return newServer(manager, uint32(o.agentUID), o.cfg.Log).serve(ctx, listener)
+}

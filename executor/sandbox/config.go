@@ -1,0 +1,169 @@
+package sandbox
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/cgroups"
+	_ "github.com/opencontainers/cgroups/devices" // without it no device rule can be set
+	devices "github.com/opencontainers/cgroups/devices/config"
+	"github.com/opencontainers/runc/libcontainer/configs"
+	"golang.org/x/sys/unix"
+
+	"github.com/gleaner-hpc/gleaner/api/launcher"
+)
+
+const quiet = unix.MS_NOSUID | unix.MS_NODEV
+
+// container describes the sandbox to libcontainer.
+//
+// The ids: root in the sandbox is SetupID on the host, an id that owns nothing; it does the setup and is gone with it. The
+// executor is its owner's uid and gid inside as outside, and no other id exists in there.
+func (m *Manager) container(s launcher.Spec, self, names string) (*configs.Config, error) {
+	nodes, err := deviceNodes(s.Devices)
+	if err != nil {
+		return nil, err
+	}
+	rules := []*devices.Rule{{Type: devices.WildcardDevice, Major: devices.Wildcard, Minor: devices.Wildcard, Permissions: "rwm"}}
+	for _, n := range nodes {
+		rules = append(rules, &n.Rule)
+	}
+	score := 1000
+	return &configs.Config{
+		Rootfs:     m.root(),
+		Readonlyfs: true,
+		// Nothing mounted on the host later shows up inside, and nothing mounted inside on the host.
+		RootPropagation: unix.MS_PRIVATE | unix.MS_REC,
+		Mounts:          mounts(s, m.cfg.Libexec, m.agentDir(), self, names),
+		Devices:         nodes,
+		Hostname:        s.ID,
+		Namespaces: configs.Namespaces{
+			{Type: configs.NEWUSER}, {Type: configs.NEWPID}, {Type: configs.NEWNS},
+			{Type: configs.NEWIPC}, {Type: configs.NEWUTS}, {Type: configs.NEWCGROUP},
+		},
+		UIDMappings: idMap(m.cfg.SetupID, s.UID),
+		GIDMappings: idMap(m.cfg.SetupID, append([]uint32{s.GID}, s.Groups...)...),
+		Cgroups: &cgroups.Cgroup{
+			Path:      filepath.Join("/", m.cfg.CgroupParent, m.cfg.Node, s.ID),
+			Resources: resources(s, rules),
+		},
+		Capabilities:    &configs.Capabilities{},
+		NoNewPrivileges: true,
+		Seccomp:         seccompProfile(),
+		OomScoreAdj:     &score,
+		MaskPaths: []string{
+			"/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+			"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
+		},
+		ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		Rlimits: []configs.Rlimit{
+			{Type: unix.RLIMIT_CORE},
+			atMost(unix.RLIMIT_NOFILE, 1<<16),
+			// Pinned memory of the fabric counts towards the memory limit like any other.
+			atMost(unix.RLIMIT_MEMLOCK, unix.RLIM_INFINITY),
+			{Type: unix.RLIMIT_MSGQUEUE},
+			{Type: unix.RLIMIT_RTPRIO},
+		},
+	}, nil
+}
+
+// atMost is a limit of size want, or as much of it as this process has itself: without CAP_SYS_RESOURCE it cannot give more.
+func atMost(kind int, want uint64) configs.Rlimit {
+	var own unix.Rlimit
+	if unix.Getrlimit(kind, &own) == nil && own.Max < want {
+		raised := unix.Rlimit{Cur: own.Cur, Max: want}
+		if unix.Setrlimit(kind, &raised) != nil {
+			want = own.Max
+		}
+	}
+	return configs.Rlimit{Type: kind, Soft: want, Hard: want}
+}
+
+func idMap(setup uint32, ids ...uint32) []configs.IDMap {
+	all := []configs.IDMap{{ContainerID: 0, HostID: int64(setup), Size: 1}}
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		all = append(all, configs.IDMap{ContainerID: int64(id), HostID: int64(id), Size: 1})
+	}
+	return all
+}
+
+func resources(s launcher.Spec, rules []*devices.Rule) *cgroups.Resources {
+	pids := pidLimit(s)
+	r := &cgroups.Resources{
+		Devices:   rules,
+		Memory:    s.MemoryBytes,
+		PidsLimit: &pids,
+		CpuShares: 2, // the least: whatever else wants the core comes first
+		CpuWeight: 1,
+	}
+	r.CpuQuota, r.CpuPeriod = quota(s.MilliCPUs)
+	if len(s.CPUs) > 0 {
+		r.CpusetCpus = cpuList(s.CPUs)
+	}
+	if cgroups.IsCgroup2UnifiedMode() || cgroups.PathExists(cgroupRoot+"/memory/memory.memsw.limit_in_bytes") {
+		r.MemorySwap = s.MemoryBytes // memory and swap together
+	}
+	return r
+}
+
+func cpuList(cpus []int) string {
+	text := make([]string, len(cpus))
+	for i, n := range cpus {
+		text[i] = strconv.Itoa(n)
+	}
+	return strings.Join(text, ",")
+}
+
+// deviceNodes are the device files that the sandbox sees, with the rules that let it use them.
+func deviceNodes(extra []string) ([]*devices.Device, error) {
+	var nodes []*devices.Device
+	for _, path := range append([]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}, extra...) {
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return nil, &os.PathError{Op: "lstat", Path: path, Err: err}
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+			return nil, fmt.Errorf("device %s: not a character device", path)
+		}
+		nodes = append(nodes, &devices.Device{
+			Path: path, FileMode: 0o666,
+			Rule: devices.Rule{
+				Type: devices.CharDevice, Allow: true, Permissions: "rw",
+				Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
+			},
+		})
+	}
+	return nodes, nil
+}
+
+// mounts are what the sandbox sees of the host, and the little that it may write to.
+func mounts(s launcher.Spec, libexec, agent, self, names string) []*configs.Mount {
+	tmpfs := func(path string, flags int, options string) *configs.Mount {
+		return &configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: path, Flags: flags, Data: options}
+	}
+	size := fmt.Sprintf("mode=1777,size=%d", tmpBytes(s))
+	all := []*configs.Mount{
+		{Device: "proc", Source: "proc", Destination: "/proc", Flags: quiet | unix.MS_NOEXEC},
+		tmpfs("/dev", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=755,size=64k"),
+		tmpfs("/dev/shm", quiet|unix.MS_NOEXEC, size),
+		tmpfs("/tmp", quiet, size),
+		bind(libexec, "/gleaner", unix.MS_RDONLY),
+		bind(agent, "/run/gleaner/agent", unix.MS_RDONLY|unix.MS_NOEXEC),
+		bind(self, "/run/gleaner/self", unix.MS_NOEXEC),
+		bind(names+".passwd", "/etc/passwd", unix.MS_RDONLY|unix.MS_NOEXEC),
+		bind(names+".group", "/etc/group", unix.MS_RDONLY|unix.MS_NOEXEC),
+	}
+	for _, path := range hostPaths() {
+		all = append(all, bind(path, path, unix.MS_RDONLY))
+	}
+	return all
+}
+
+func bind(from, to string, flags int) *configs.Mount {
+	return &configs.Mount{Device: "bind", Source: from, Destination: to, Flags: unix.MS_BIND | quiet | flags}
+}
