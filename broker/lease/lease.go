@@ -123,6 +123,9 @@ type Event struct {
 	WasReady bool // Left: the executor had been announced
 }
 
+// Ending says that this is a lease's last event.
+func (e *Event) Ending() bool { return e.Kind == Changed && e.Reason != 0 }
+
 // Stop asks a node to end an executor.
 type Stop struct {
 	Node, ID string

@@ -122,6 +122,11 @@ func offer(policy policies.Policy, n *Node) policies.Offer {
 	}
 	seen := n.Node
 	seen.Free = n.available()
+	seen.Leased = policies.Resources{
+		Cores:       max(n.Leased.Cores, n.Booked.Cores),
+		MemoryBytes: max(n.Leased.MemoryBytes, n.Booked.MemoryBytes),
+		GPUs:        max(n.Leased.GPUs, n.Booked.GPUs),
+	}
 	o := policy.Harvest(seen)
 	o.Node, o.Executors = n.Name, n.Count
 	o.Resources.Cores = min(o.Resources.Cores, seen.Free.Cores)

@@ -1,0 +1,122 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/broker/lease"
+)
+
+// Explain tells the story of a lease or of a task.
+func (b *Broker) Explain(ctx context.Context, q *api.ExplainRequest) (*api.Explanation, error) {
+	var answer *api.Explanation
+	err := b.withLease(ctx, q.LeaseId, func(_ *state, _ time.Time, l *lease.Lease) error {
+		summary, advice := summarize(l)
+		answer = &api.Explanation{Summary: summary, Advice: advice}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	// What the step saw is committed by now.
+	if q.Task != nil {
+		return b.explainTask(q.LeaseId, *q.Task, answer)
+	}
+	history, err := b.cfg.Store.History(q.LeaseId)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	for _, e := range history {
+		answer.History = append(answer.History, &api.Explanation_Entry{Time: timestamppb.New(e.Time), What: e.What, Why: e.Why})
+	}
+	_, totals, err := b.cfg.Store.Task(q.LeaseId, 0)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	if totals.OK+totals.Failed > 0 {
+		answer.Summary += fmt.Sprintf(" Its holder reported %d tasks done, %d failed, %d retries.", totals.OK, totals.Failed, totals.Retried)
+	}
+	return answer, nil
+}
+
+// summarize says in a sentence where a lease stands, and what its holder can do.
+func summarize(l *lease.Lease) (summary, advice string) {
+	r := &l.Request
+	evicted := ""
+	if l.Evictions > 0 {
+		evicted = fmt.Sprintf(" Slurm's jobs have taken back %d executors so far.", l.Evictions)
+	}
+	switch {
+	case !l.Ended.IsZero():
+		summary = fmt.Sprintf("Lease %d ended: %s (%s).", l.ID, reasonName(l.Reason), l.Detail)
+		switch l.Reason {
+		case api.EndReason_EXPIRED:
+			advice = "Its holder must renew it, three times in each ttl; did the client end or lose its network? Run it again: gleaner map takes up what is missing."
+		case api.EndReason_JOB_ENDED:
+			advice = "Give the Slurm job a longer time limit, or lease without a job."
+		}
+	case l.Missing() == 0 && l.ReadyCount() == r.Executors:
+		summary = fmt.Sprintf("Lease %d has all of its %d executors.", l.ID, r.Executors)
+	case l.Missing() == 0:
+		summary = fmt.Sprintf("Lease %d has %d executors; %d more are starting.", l.ID, l.ReadyCount(), r.Executors-l.ReadyCount())
+	default:
+		summary = fmt.Sprintf("Lease %d has %d of %d executors and waits for the others: %s.", l.ID, l.ReadyCount(), r.Executors, l.Detail)
+		advice = "Executors come by themselves when jobs leave. Smaller ones (fewer cores, less memory) find room sooner."
+	}
+	return summary + evicted, advice
+}
+
+func (b *Broker) explainTask(id, index uint64, answer *api.Explanation) (*api.Explanation, error) {
+	record, totals, err := b.cfg.Store.Task(id, index)
+	if err != nil {
+		return nil, status.Error(codes.Internal, err.Error())
+	}
+	if len(record) == 0 {
+		cut := ""
+		if totals.Cut > 0 {
+			cut = fmt.Sprintf(", and the records of %d tasks of this lease were cut", totals.Cut)
+		}
+		return &api.Explanation{
+			Summary: fmt.Sprintf("Nothing is recorded of task %d.%d.", id, index),
+			Advice:  fmt.Sprintf("Only tasks that were retried, failed or wait are recorded one by one%s. %s", cut, answer.Summary),
+		}, nil
+	}
+	var t api.TaskRecord
+	if err := proto.Unmarshal(record, &t); err != nil {
+		return nil, status.Errorf(codes.Internal, "decode record of task %d.%d: %v", id, index, err)
+	}
+	told := &api.Explanation{}
+	for i, a := range t.Attempts {
+		e := &api.Explanation_Entry{Time: a.End, What: fmt.Sprintf("attempt %d on %s (executor %s)", i+1, a.Node, a.Executor), Why: a.Error}
+		if a.Error == "" {
+			e.What += ": done"
+		}
+		told.History = append(told.History, e)
+	}
+	name := fmt.Sprintf("Task %d.%d", id, index)
+	if t.Name != "" {
+		name += fmt.Sprintf(" (%s)", t.Name)
+	}
+	last := "no attempt yet"
+	if n := len(t.Attempts); n > 0 {
+		last = t.Attempts[n-1].Error
+	}
+	switch t.Outcome {
+	case api.TaskRecord_OK:
+		told.Summary = fmt.Sprintf("%s is done, at attempt %d.", name, len(t.Attempts))
+	case api.TaskRecord_FAILED:
+		told.Summary = fmt.Sprintf("%s failed: %s.", name, last)
+		told.Advice = "The function or its input is at fault, or retries ran out; evictions alone do not fail a task. Correct it and run again: only what is missing is done."
+	default:
+		told.Summary = fmt.Sprintf("%s waits: %s.", name, last)
+		told.Advice = answer.Summary
+	}
+	return told, nil
+}
