@@ -1,0 +1,150 @@
+/* The client's two carriers: posting requests and harvesting replies. */
+#include "conn.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+void gf_complete(struct gf_conn *c, uint32_t slot, uint32_t size, uint32_t status, uint32_t signal) {
+	struct slot *s = &c->slots[slot];
+
+	if (s->stage == STAGE_FREE) return;
+	if (s->stage != STAGE_SENT && c->unsent > 0) c->unsent--;
+	s->stage = STAGE_FREE;
+	c->done[c->done_count++] = (struct gf_completion){.seq = s->seq, .slot = slot, .size = size, .status = status, .signal = signal};
+}
+
+static void post_ring(struct gf_conn *c, uint32_t slot) {
+	struct slot *s = &c->slots[slot];
+	struct gf_desc d = {.seq = s->seq, .slot = slot, .size = s->size, .cap = s->cap, .timeout = s->timeout};
+	uint64_t one = 1;
+
+	gf_ring_push(&c->requests, &d);
+	s->stage = STAGE_SENT;
+	if (gf_ring_must_wake(&c->shared->worker_sleeps) && write(c->worker_wake, &one, sizeof one) < 0) return;
+}
+
+/* note remembers the first error of the carrier; the executor's notice about it, if any, comes on the control connection. */
+static void note(struct gf_conn *c) {
+	if (c->failed_at == 0) c->failed_at = gf_now();
+}
+
+static void post_ofi(struct gf_conn *c, uint32_t slot) {
+	struct slot *s = &c->slots[slot];
+	struct gf_place p = gf_layout_place(&c->layout, slot);
+	int is_inline = s->size <= GF_INLINE_BYTES;
+	struct gf_message m = {.cookie = c->cookie, .seq = s->seq, .connection = c->connection, .slot = slot, .size = s->size,
+		.cap = s->cap, .flags = is_inline ? GF_MESSAGE_INLINE : 0, .timeout = s->timeout};
+	int rc;
+
+	if (s->stage == STAGE_PENDING && !is_inline) {
+		rc = gf_ofi_write(c->ofi, c->peer, &c->memory, p.request, s->size, c->peer_base + p.request, c->peer_key);
+		if (rc < 0) note(c);
+		if (rc != 0) return;
+		s->stage = STAGE_WRITTEN;
+	}
+	rc = gf_ofi_send(c->ofi, c->peer, &m, c->arena + p.request, is_inline ? s->size : 0);
+	if (rc < 0) note(c);
+	if (rc == 0) s->stage = STAGE_SENT;
+}
+
+void gf_carrier_post(struct gf_conn *c, uint32_t slot) {
+	struct slot *s = &c->slots[slot];
+
+	if (c->carrier == GF_RING) {
+		post_ring(c, slot);
+	} else {
+		post_ofi(c, slot);
+	}
+	if (s->stage == STAGE_SENT) c->unsent--;
+}
+
+/* resend posts what is waiting, oldest first, and stops at the first that the carrier cannot take. */
+void gf_carrier_resend(struct gf_conn *c) {
+	while (c->up && c->unsent > 0) {
+		int oldest = -1;
+		for (uint32_t i = 0; i < gf_layout_total(&c->layout); i++) {
+			struct slot *s = &c->slots[i];
+			if (s->stage != STAGE_PENDING && s->stage != STAGE_WRITTEN) continue;
+			if (oldest < 0 || s->seq < c->slots[oldest].seq) oldest = (int)i;
+		}
+		if (oldest < 0) return;
+		gf_carrier_post(c, (uint32_t)oldest);
+		if (c->slots[oldest].stage != STAGE_SENT) return;
+	}
+}
+
+/* expected says whether a reply belongs to a request in flight; what it claims is checked against what was asked. */
+static int expected(struct gf_conn *c, uint32_t slot, uint64_t seq) {
+	return slot < gf_layout_total(&c->layout) && c->slots[slot].stage == STAGE_SENT && c->slots[slot].seq == seq;
+}
+
+static void reply(struct gf_conn *c, uint32_t slot, uint32_t size, uint32_t status) {
+	struct slot *s = &c->slots[slot];
+
+	s->detail[0] = 0;
+	if (status == GF_OK && size > s->cap) status = GF_TOO_LARGE;
+	if (status == GF_TOO_LARGE) snprintf(s->detail, sizeof s->detail, "%u bytes returned, room for %u", size, s->cap);
+	gf_complete(c, slot, size, status, 0);
+}
+
+static void poll_ring(struct gf_conn *c) {
+	struct gf_desc d;
+
+	while (gf_ring_pop(&c->replies, &d)) {
+		if (expected(c, d.slot, d.seq)) reply(c, d.slot, d.size, d.status);
+	}
+}
+
+static void poll_ofi(struct gf_conn *c) {
+	struct gf_ofi_received r;
+	int rc;
+
+	while ((rc = gf_ofi_poll(c->ofi, &r)) == 1) {
+		const struct gf_message *m = &r.message;
+		int bulk = (m->flags & GF_MESSAGE_INLINE) == 0;
+		if (m->cookie == c->cookie && expected(c, m->slot, m->seq) && (bulk || m->status != GF_OK || m->size == r.payload_bytes)) {
+			if (!bulk && m->status == GF_OK && m->size <= c->slots[m->slot].cap)
+				memcpy(gf_result(c, m->slot), r.payload, m->size);
+			reply(c, m->slot, m->size, m->status);
+		}
+		gf_ofi_done(c->ofi, r.index);
+	}
+	if (rc < 0) note(c);
+}
+
+void gf_carrier_poll(struct gf_conn *c) {
+	if (!c->up) return;
+	if (c->carrier == GF_RING) {
+		poll_ring(c);
+	} else {
+		poll_ofi(c);
+	}
+	if (c->unsent > 0) gf_carrier_resend(c);
+}
+
+static int open_ofi(struct gf_conn *c, uint8_t *address, uint32_t *address_bytes, char *why, size_t n) {
+	struct gf_ofi_options o = {.provider = c->provider, .host = c->host, .depth = 2 * gf_layout_total(&c->layout)};
+
+	if (gf_ofi_open(&c->ofi, &o, why, n) != 0) return -1;
+	if (gf_ofi_register(c->ofi, &c->memory, c->arena, gf_layout_bytes(&c->layout), why, n) != 0) return -1;
+	return gf_ofi_name(c->ofi, address, address_bytes, why, n);
+}
+
+int gf_carrier_open(struct gf_conn *c, uint8_t *address, uint32_t *address_bytes, char *why, size_t n) {
+	*address_bytes = 0;
+	c->failed_at = 0;
+	if (c->carrier == GF_OFI) return open_ofi(c, address, address_bytes, why, n);
+	memset(c->shared, 0, sizeof *c->shared);
+	c->requests = (struct gf_ring){.entries = c->shared->request};
+	c->replies = (struct gf_ring){.entries = c->shared->reply};
+	return 0;
+}
+
+void gf_carrier_close(struct gf_conn *c) {
+	if (c->ofi == NULL) return;
+	gf_ofi_unregister(&c->memory);
+	gf_ofi_close(c->ofi);
+	c->ofi = NULL;
+}

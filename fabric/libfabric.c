@@ -1,0 +1,43 @@
+#define _GNU_SOURCE
+#include "libfabric.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct gf_libfabric lib;
+static int loaded;
+static char reason[256];
+
+static void *symbol(void *handle, const char *name, const char *version) {
+	void *s = dlvsym(handle, name, version);
+	if (s == NULL && reason[0] == 0) snprintf(reason, sizeof reason, "libfabric lacks %s@%s", name, version);
+	return s;
+}
+
+/* A cached registration would stay open to peers after it is closed, hence the setting. */
+static void load(void) {
+	void *h;
+
+	setenv("FI_MR_CACHE_MAX_COUNT", "0", 1);
+	h = dlopen("libfabric.so.1", RTLD_NOW | RTLD_LOCAL);
+	if (h == NULL) {
+		snprintf(reason, sizeof reason, "libfabric is not installed (%s): only the ring works, on the same node", dlerror());
+		return;
+	}
+	*(void **)&lib.getinfo = symbol(h, "fi_getinfo", "FABRIC_1.3");
+	*(void **)&lib.freeinfo = symbol(h, "fi_freeinfo", "FABRIC_1.3");
+	*(void **)&lib.dupinfo = symbol(h, "fi_dupinfo", "FABRIC_1.3");
+	*(void **)&lib.fabric = symbol(h, "fi_fabric", "FABRIC_1.1");
+	*(void **)&lib.strerror = symbol(h, "fi_strerror", "FABRIC_1.0");
+	loaded = reason[0] == 0;
+}
+
+const struct gf_libfabric *gf_libfabric_load(char *why, size_t why_bytes) {
+	pthread_once(&once, load);
+	if (loaded) return &lib;
+	snprintf(why, why_bytes, "%s", reason);
+	return NULL;
+}

@@ -1,0 +1,324 @@
+#define _GNU_SOURCE
+#include "ofi.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include <rdma/fi_cm.h>
+#include <rdma/fi_domain.h>
+#include <rdma/fi_endpoint.h>
+#include <rdma/fi_errno.h>
+#include <rdma/fi_rma.h>
+
+#include "libfabric.h"
+
+enum { BUFFER_BYTES = (int)sizeof(struct gf_message) + GF_INLINE_BYTES, TX_DEPTH = 2 * GF_MAX_TOTAL, CQ_BATCH = 16 };
+
+struct buffer {
+	struct fi_context2 context; /* first, so that an op_context points to its buffer */
+	uint32_t index;
+	uint32_t bytes; /* received */
+	int receive;
+	uint8_t data[BUFFER_BYTES];
+};
+
+struct gf_ofi {
+	const struct gf_libfabric *lib;
+	struct fi_info *info;
+	struct fid_fabric *fabric;
+	struct fid_domain *domain;
+	struct fid_cq *cq;
+	struct fid_av *av;
+	struct fid_ep *ep;
+	struct gf_ofi_memory own; /* the buffers below, where the provider wants them registered */
+	struct buffer *buffers;   /* depth receive buffers, then TX_DEPTH to send from */
+	uint32_t depth;
+	uint32_t free_tx[TX_DEPTH], free_count;
+	uint32_t *arrived; /* queue of received buffers not yet handed out */
+	uint32_t arrived_head, arrived_count;
+	int wait_fd;
+	char error[160];
+};
+
+static int fail(const struct gf_libfabric *lib, char *why, size_t n, const char *what, long rc) {
+	snprintf(why, n, "%s: %s", what, lib->strerror((int)(rc < 0 ? -rc : rc)));
+	return -1;
+}
+
+static struct fi_info *hints_for(const struct gf_libfabric *lib, const char *provider) {
+	struct fi_info *h = lib->dupinfo(NULL);
+
+	if (h == NULL) return NULL;
+	h->caps = FI_MSG | FI_RMA;
+	h->mode = FI_CONTEXT | FI_CONTEXT2;
+	h->ep_attr->type = FI_EP_RDM;
+	h->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_ENDPOINT;
+	h->domain_attr->threading = FI_THREAD_DOMAIN;
+	h->domain_attr->resource_mgmt = FI_RM_ENABLED;
+	h->tx_attr->msg_order = FI_ORDER_SAS | FI_ORDER_SAW;
+	h->rx_attr->msg_order = FI_ORDER_SAS | FI_ORDER_SAW;
+	h->fabric_attr->prov_name = strdup(provider);
+	return h;
+}
+
+/* discover fills o->info with the first endpoint that fits. */
+static int discover(struct gf_ofi *o, const struct gf_ofi_options *options, char *why, size_t n) {
+	const char *provider = options->provider[0] != 0 ? options->provider : "tcp;ofi_rxm";
+	const char *host = options->host[0] != 0 ? options->host : NULL;
+	struct fi_info *hints;
+	char what[128];
+	int rc;
+
+	if (strncmp(provider, "shm", 3) == 0) {
+		snprintf(why, n, "provider shm cannot revoke memory: choose another, such as tcp;ofi_rxm");
+		return -1;
+	}
+	hints = hints_for(o->lib, provider);
+	if (hints == NULL || hints->fabric_attr->prov_name == NULL) {
+		snprintf(why, n, "out of memory");
+		return -1;
+	}
+	rc = o->lib->getinfo(FI_VERSION(1, 9), host, NULL, host != NULL ? FI_SOURCE : 0, hints, &o->info);
+	o->lib->freeinfo(hints);
+	snprintf(what, sizeof what, "find a libfabric endpoint of provider %s on %s", provider, host != NULL ? host : "any address");
+	return rc == 0 ? 0 : fail(o->lib, why, n, what, rc);
+}
+
+static int open_endpoint(struct gf_ofi *o, char *why, size_t n) {
+	struct fi_cq_attr cq = {.format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_FD, .size = 4 * (TX_DEPTH + o->depth)};
+	struct fi_av_attr av = {.type = FI_AV_TABLE, .count = GF_MAX_CONNECTIONS};
+	int rc;
+
+	if ((rc = o->lib->fabric(o->info->fabric_attr, &o->fabric, NULL)) != 0) return fail(o->lib, why, n, "open fabric", rc);
+	if ((rc = fi_domain(o->fabric, o->info, &o->domain, NULL)) != 0) return fail(o->lib, why, n, "open fabric domain", rc);
+	if ((rc = fi_cq_open(o->domain, &cq, &o->cq, NULL)) != 0) return fail(o->lib, why, n, "open completion queue", rc);
+	if ((rc = fi_av_open(o->domain, &av, &o->av, NULL)) != 0) return fail(o->lib, why, n, "open address vector", rc);
+	if ((rc = fi_endpoint(o->domain, o->info, &o->ep, NULL)) != 0) return fail(o->lib, why, n, "open endpoint", rc);
+	if ((rc = fi_ep_bind(o->ep, &o->cq->fid, FI_TRANSMIT | FI_RECV)) != 0) return fail(o->lib, why, n, "bind completion queue", rc);
+	if ((rc = fi_ep_bind(o->ep, &o->av->fid, 0)) != 0) return fail(o->lib, why, n, "bind address vector", rc);
+	if ((rc = fi_enable(o->ep)) != 0) return fail(o->lib, why, n, "enable endpoint", rc);
+	if ((rc = fi_control(&o->cq->fid, FI_GETWAIT, &o->wait_fd)) != 0) return fail(o->lib, why, n, "get wait descriptor", rc);
+	return 0;
+}
+
+static int post_receive(struct gf_ofi *o, struct buffer *b) {
+	return (int)fi_recv(o->ep, b->data, BUFFER_BYTES, o->own.descriptor, FI_ADDR_UNSPEC, &b->context);
+}
+
+static int post_all(struct gf_ofi *o, char *why, size_t n) {
+	size_t count = o->depth + TX_DEPTH;
+
+	o->buffers = calloc(count, sizeof *o->buffers);
+	o->arrived = calloc(o->depth, sizeof *o->arrived);
+	if (o->buffers == NULL || o->arrived == NULL) {
+		snprintf(why, n, "out of memory");
+		return -1;
+	}
+	if ((o->info->domain_attr->mr_mode & FI_MR_LOCAL) != 0 && gf_ofi_register(o, &o->own, o->buffers, count * sizeof *o->buffers, why, n) != 0) return -1;
+	for (uint32_t i = 0; i < count; i++) {
+		o->buffers[i].index = i;
+		o->buffers[i].receive = i < o->depth;
+		if (i >= o->depth) {
+			o->free_tx[o->free_count++] = i;
+			continue;
+		}
+		int rc = post_receive(o, &o->buffers[i]);
+		if (rc != 0) return fail(o->lib, why, n, "post receive", rc);
+	}
+	return 0;
+}
+
+int gf_ofi_open(struct gf_ofi **out, const struct gf_ofi_options *options, char *why, size_t why_bytes) {
+	const struct gf_libfabric *lib = gf_libfabric_load(why, why_bytes);
+	struct gf_ofi *o;
+
+	*out = NULL;
+	if (lib == NULL) return -1;
+	o = calloc(1, sizeof *o);
+	if (o == NULL) {
+		snprintf(why, why_bytes, "out of memory");
+		return -1;
+	}
+	o->lib = lib;
+	o->depth = options->depth;
+	o->wait_fd = -1;
+	if (discover(o, options, why, why_bytes) != 0 || open_endpoint(o, why, why_bytes) != 0 || post_all(o, why, why_bytes) != 0) {
+		gf_ofi_close(o);
+		return -1;
+	}
+	*out = o;
+	return 0;
+}
+
+void gf_ofi_close(struct gf_ofi *o) {
+	if (o == NULL) return;
+	gf_ofi_unregister(&o->own);
+	if (o->ep != NULL) fi_close(&o->ep->fid);
+	if (o->av != NULL) fi_close(&o->av->fid);
+	if (o->cq != NULL) fi_close(&o->cq->fid);
+	if (o->domain != NULL) fi_close(&o->domain->fid);
+	if (o->fabric != NULL) fi_close(&o->fabric->fid);
+	if (o->info != NULL) o->lib->freeinfo(o->info);
+	free(o->arrived);
+	free(o->buffers);
+	free(o);
+}
+
+const char *gf_ofi_provider(const struct gf_ofi *o) { return o->info->fabric_attr->prov_name; }
+
+const char *gf_ofi_error(const struct gf_ofi *o) { return o->error; }
+
+int gf_ofi_name(struct gf_ofi *o, uint8_t *address, uint32_t *bytes, char *why, size_t why_bytes) {
+	size_t n = GF_ADDRESS_BYTES;
+	int rc = fi_getname(&o->ep->fid, address, &n);
+
+	if (rc != 0) return fail(o->lib, why, why_bytes, "get endpoint address", rc);
+	*bytes = (uint32_t)n;
+	return 0;
+}
+
+int gf_ofi_peer(struct gf_ofi *o, const uint8_t *address, uint64_t *peer) {
+	fi_addr_t p = FI_ADDR_UNSPEC;
+
+	if (fi_av_insert(o->av, address, 1, &p, 0, NULL) != 1) return -1;
+	*peer = p;
+	return 0;
+}
+
+void gf_ofi_forget(struct gf_ofi *o, uint64_t peer) {
+	fi_addr_t p = peer;
+	fi_av_remove(o->av, &p, 1, 0);
+}
+
+/* The key is random where the provider lets us choose: whoever has not been told it cannot guess it. */
+int gf_ofi_register(struct gf_ofi *o, struct gf_ofi_memory *m, void *start, size_t bytes, char *why, size_t why_bytes) {
+	uint64_t key = 0, access = FI_SEND | FI_RECV | FI_READ | FI_WRITE | FI_REMOTE_WRITE;
+	size_t key_bytes = o->info->domain_attr->mr_key_size;
+	int rc;
+
+	memset(m, 0, sizeof *m);
+	if (m == &o->own) access = FI_SEND | FI_RECV;
+	if (key_bytes == 0 || key_bytes > sizeof key) key_bytes = sizeof key;
+	if (getrandom(&key, key_bytes, 0) != (ssize_t)key_bytes) {
+		snprintf(why, why_bytes, "no random bytes for a memory key");
+		return -1;
+	}
+	rc = fi_mr_reg(o->domain, start, bytes, access, 0, key, 0, &m->mr, NULL);
+	if (rc != 0) return fail(o->lib, why, why_bytes, "register memory", rc);
+	if ((o->info->domain_attr->mr_mode & FI_MR_ENDPOINT) != 0) {
+		rc = fi_mr_bind(m->mr, &o->ep->fid, 0);
+		if (rc == 0) rc = fi_mr_enable(m->mr);
+		if (rc != 0) return fail(o->lib, why, why_bytes, "enable memory", rc);
+	}
+	m->start = start;
+	m->descriptor = fi_mr_desc(m->mr);
+	m->key = fi_mr_key(m->mr);
+	m->base = (o->info->domain_attr->mr_mode & FI_MR_VIRT_ADDR) != 0 ? (uint64_t)(uintptr_t)start : 0;
+	return 0;
+}
+
+void gf_ofi_unregister(struct gf_ofi_memory *m) {
+	if (m->mr != NULL) fi_close(&m->mr->fid);
+	memset(m, 0, sizeof *m);
+}
+
+static int later(struct gf_ofi *o, const char *what, ssize_t rc) {
+	if (rc == -FI_EAGAIN) return 1;
+	return fail(o->lib, o->error, sizeof o->error, what, rc);
+}
+
+int gf_ofi_write(struct gf_ofi *o, uint64_t peer, const struct gf_ofi_memory *from, uint64_t offset, uint64_t bytes, uint64_t to, uint64_t key) {
+	struct buffer *b;
+	ssize_t rc;
+
+	if (o->free_count == 0) return 1;
+	b = &o->buffers[o->free_tx[o->free_count - 1]];
+	rc = fi_write(o->ep, from->start + offset, bytes, from->descriptor, peer, to, key, &b->context);
+	if (rc != 0) return later(o, "write to peer", rc);
+	o->free_count--;
+	return 0;
+}
+
+int gf_ofi_send(struct gf_ofi *o, uint64_t peer, const struct gf_message *m, const void *payload, uint32_t payload_bytes) {
+	size_t bytes = sizeof *m + payload_bytes;
+	struct buffer *b;
+	ssize_t rc;
+
+	if (payload_bytes > GF_INLINE_BYTES) return -1;
+	if (o->free_count == 0) return 1;
+	b = &o->buffers[o->free_tx[o->free_count - 1]];
+	memcpy(b->data, m, sizeof *m);
+	if (payload_bytes > 0) memcpy(b->data + sizeof *m, payload, payload_bytes);
+	if (bytes <= o->info->tx_attr->inject_size) {
+		rc = fi_inject(o->ep, b->data, bytes, peer);
+		return rc == 0 ? 0 : later(o, "send to peer", rc);
+	}
+	rc = fi_send(o->ep, b->data, bytes, o->own.descriptor, peer, &b->context);
+	if (rc != 0) return later(o, "send to peer", rc);
+	o->free_count--;
+	return 0;
+}
+
+/* completed takes one completion: a send buffer is free again, a received one is queued. */
+static void completed(struct gf_ofi *o, void *context, size_t bytes, int ok) {
+	struct buffer *b = context;
+
+	if (b == NULL) return;
+	if (!b->receive) {
+		o->free_tx[o->free_count++] = b->index;
+	} else if (ok) {
+		b->bytes = (uint32_t)bytes;
+		o->arrived[(o->arrived_head + o->arrived_count++) % o->depth] = b->index;
+	} else {
+		post_receive(o, b);
+	}
+}
+
+static int progress(struct gf_ofi *o) {
+	struct fi_cq_msg_entry e[CQ_BATCH];
+	struct fi_cq_err_entry x = {0};
+	ssize_t n = fi_cq_read(o->cq, e, CQ_BATCH);
+
+	for (ssize_t i = 0; i < n; i++) completed(o, e[i].op_context, e[i].len, 1);
+	if (n >= 0 || n == -FI_EAGAIN) return 0;
+	if (n != -FI_EAVAIL) return fail(o->lib, o->error, sizeof o->error, "read completions", n);
+	if (fi_cq_readerr(o->cq, &x, 0) < 1) return 0;
+	completed(o, x.op_context, 0, 0);
+	return fail(o->lib, o->error, sizeof o->error, "operation on peer", x.err);
+}
+
+int gf_ofi_poll(struct gf_ofi *o, struct gf_ofi_received *r) {
+	struct buffer *b;
+
+	if (o->arrived_count == 0 && progress(o) != 0) return -1;
+	while (o->arrived_count > 0) {
+		b = &o->buffers[o->arrived[o->arrived_head]];
+		o->arrived_head = (o->arrived_head + 1) % o->depth;
+		o->arrived_count--;
+		if (b->bytes < sizeof r->message || b->bytes > BUFFER_BYTES) {
+			post_receive(o, b);
+			continue;
+		}
+		memcpy(&r->message, b->data, sizeof r->message);
+		r->payload = b->data + sizeof r->message;
+		r->payload_bytes = b->bytes - (uint32_t)sizeof r->message;
+		r->index = b->index;
+		return 1;
+	}
+	return 0;
+}
+
+void gf_ofi_done(struct gf_ofi *o, uint32_t index) {
+	struct buffer *b = &o->buffers[index];
+
+	for (int tries = 0; post_receive(o, b) == -FI_EAGAIN && tries < 1000; tries++) progress(o);
+}
+
+int gf_ofi_sleep(struct gf_ofi *o) {
+	struct fid *all[1] = {&o->cq->fid};
+
+	if (o->arrived_count > 0 || fi_trywait(o->fabric, all, 1) != FI_SUCCESS) return -1;
+	return o->wait_fd;
+}

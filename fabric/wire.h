@@ -1,0 +1,125 @@
+/* The data path's formats: limits, statuses, slots, the ring's shared memory and the messages of the ofi carrier.
+ * Both sides are on little-endian machines with 64-bit atomics; everything received is checked before it is used. */
+#ifndef GLEANER_WIRE_H
+#define GLEANER_WIRE_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+enum {
+	GF_PAGE = 4096,
+	GF_SMALL_BYTES = 64 * 1024, /* buffers of ordinary slots */
+	GF_LARGE_SLOTS = 2,         /* slots with buffers of the connection's full size */
+	GF_MAX_SLOTS = 64,
+	GF_MAX_TOTAL = GF_MAX_SLOTS + GF_LARGE_SLOTS,
+	GF_RING_ENTRIES = 128, /* a power of two above GF_MAX_TOTAL, so that a producer never has to wait */
+	GF_INLINE_BYTES = 4096 /* payloads up to here travel inside the ofi message */
+};
+
+enum gf_status {
+	GF_OK = 0,
+	GF_CRASHED = 1,
+	GF_DEADLINE = 2,
+	GF_TOO_LARGE = 3,
+	GF_UNKNOWN_SYMBOL = 4,
+	GF_LOAD_FAILED = 5,
+	GF_EXITED = 6,
+	GF_BAD_REQUEST = 7,
+	GF_GONE = 100,      /* the executor is gone and the request had not begun */
+	GF_GONE_BEGAN = 101 /* the executor is gone and the request may have begun */
+};
+
+enum gf_carrier { GF_RING = 1, GF_OFI = 2 };
+
+/* One request or reply of the ring. stamp is its position in the ring plus one, stored last. */
+struct gf_desc {
+	_Alignas(64) _Atomic uint64_t stamp;
+	uint64_t seq;
+	uint32_t slot;
+	uint32_t size;
+	uint32_t cap;    /* request: room for the result */
+	uint32_t status; /* reply: enum gf_status */
+	int64_t timeout; /* request: nanoseconds, 0 for none */
+};
+
+/* The first pages of an arena. The client clears them before it attaches. */
+struct gf_shared {
+	_Alignas(64) _Atomic uint32_t worker_sleeps;
+	_Alignas(64) _Atomic uint32_t client_sleeps;
+	_Alignas(64) _Atomic uint64_t begun; /* sequence of the newest request that the worker has begun */
+	struct gf_desc request[GF_RING_ENTRIES];
+	struct gf_desc reply[GF_RING_ENTRIES];
+};
+
+enum { GF_SHARED_BYTES = (sizeof(struct gf_shared) + GF_PAGE - 1) / GF_PAGE * GF_PAGE };
+
+enum { GF_MESSAGE_INLINE = 1 };
+
+/* Message of the ofi carrier: request to the worker, reply to the client. A payload follows when it is inline, otherwise it has
+ * been written into the slot's buffer before. cookie is the connection's secret: messages without it are dropped. */
+struct gf_message {
+	uint64_t cookie;
+	uint64_t seq;
+	uint32_t connection;
+	uint32_t slot;
+	uint32_t size;
+	uint32_t cap;
+	uint32_t status;
+	uint32_t flags;
+	int64_t timeout;
+};
+
+_Static_assert(sizeof(struct gf_desc) == 64, "a descriptor fills a cache line");
+_Static_assert(sizeof(struct gf_message) == 48, "message layout");
+_Static_assert(GF_RING_ENTRIES > GF_MAX_TOTAL, "ring holds all requests in flight");
+
+/* Page shared between the executor's supervisor and its worker. The worker writes everything but wake_asleep and commands.
+ * run is a generation with two flags: the worker sets GF_RUNNING when it calls the function and takes it back by
+ * compare-and-swap; the supervisor condemns a request that is over its deadline by the same means, so that exactly one of
+ * them decides how it ended. */
+enum { GF_RUNNING = 1, GF_CONDEMNED = 2, GF_GENERATION = 4 };
+
+struct gf_state {
+	_Atomic uint64_t run;
+	_Atomic uint64_t connection;
+	_Atomic uint64_t seq;
+	_Atomic int64_t start;    /* CLOCK_MONOTONIC, nanoseconds */
+	_Atomic int64_t deadline; /* same clock, 0 for none */
+	_Atomic uint32_t loaded;  /* the function's symbol is resolved */
+	_Atomic uint32_t fault_signal;
+	_Atomic uint32_t fault_guard; /* 1 when the fault was behind a result buffer */
+	_Atomic uint32_t wake_asleep; /* supervisor sleeps: tell it when a request with a deadline begins */
+	_Atomic uint32_t commands;    /* grows with each command on the socket */
+	uint32_t reserved;
+	_Atomic uint64_t invocations;
+	_Atomic uint64_t busy_ns;
+	_Atomic uint64_t spin_ns;
+	_Atomic uint64_t begun[GF_MAX_SLOTS]; /* by connection: newest sequence begun */
+};
+
+enum { GF_MAX_CONNECTIONS = GF_MAX_SLOTS };
+
+/* Commands between supervisor and worker: one SOCK_SEQPACKET packet each, of this fixed size. */
+enum gf_op { GF_OP_ATTACH = 1, GF_OP_DETACH = 2, GF_OP_LOADED = 3, GF_OP_FAILED = 4, GF_OP_ATTACHED = 5, GF_OP_WAKE = 6 };
+
+enum { GF_ADDRESS_BYTES = 256, GF_TEXT_BYTES = 512 };
+
+struct gf_command {
+	uint32_t op;
+	uint32_t connection;
+	uint32_t carrier;
+	uint32_t slots;
+	uint64_t buffer_bytes;
+	uint64_t cookie;
+	int64_t spin_ns;
+	uint64_t key;
+	uint64_t base;
+	uint32_t status; /* GF_OP_FAILED and GF_OP_ATTACHED: 0 when all is well */
+	uint32_t address_bytes;
+	uint8_t address[GF_ADDRESS_BYTES];
+	char text[GF_TEXT_BYTES];
+};
+
+_Static_assert(sizeof(struct gf_command) == 64 + GF_ADDRESS_BYTES + GF_TEXT_BYTES, "command layout");
+
+#endif
