@@ -38,13 +38,16 @@ func Clean(dir string) error {
 	return os.RemoveAll(dir)
 }
 
+// cleanGrace is short: nothing that the daemons could still save is kept.
+const cleanGrace = 300 * time.Millisecond
+
 // cleanOutside ends the processes and removes the cgroups of a folder's cluster.
 func cleanOutside(dir string) error {
 	name := clusterName(dir)
 	// Daemons first, so that nothing starts anew; then what they leave: job steps, sandboxes, waiting clients.
 	// munged last: the others say goodbye to each other with its credentials.
 	munged := func(r record) bool { return filepath.Base(r.Args[0]) == "munged" }
-	left := endAll(slices.DeleteFunc(daemonsOf(dir), munged), stopGrace)
+	left := endAll(slices.DeleteFunc(daemonsOf(dir), munged), cleanGrace)
 	left = append(left, endAll(clientsOf(dir), 0)...)
 	if err := removeCgroups(name); err != nil {
 		return err

@@ -79,9 +79,9 @@ func (c *Cluster) writeHooks() error {
 	return nil
 }
 
-// hookArgs are understood by gate and hook alike; both put the node's name for %n.
+// hookArgs are understood by gate and hook alike; both put the node's name for %n, and below the cgroup.
 func (c *Cluster) hookArgs() string {
-	return fmt.Sprintf("socket=%s cgroup=%s/%%n", c.AgentSocket("%n"), c.CgroupParent())
+	return fmt.Sprintf("socket=%s cgroup=%s", c.AgentSocket("%n"), c.CgroupParent())
 }
 
 func (c *Cluster) plugstackConf() string {
