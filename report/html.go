@@ -24,14 +24,14 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 // pageData is what page.html shows; figures are drawn here, so that the page needs no script.
 type pageData struct {
 	*Report
-	Window, Gain, Cost       string
-	Bar, Heat, Mem           template.HTML
-	Parts                    []part
-	HeatNote                 string
-	Distributions            []namedDistribution
-	Usage                    []usageTable
-	Gaps                     []string
-	Method                   []string
+	Window, Gain, Cost string
+	Bar, Heat, Mem     template.HTML
+	Parts              []part
+	HeatNote           string
+	Distributions      []namedDistribution
+	Usage              []usageTable
+	Gaps               []string
+	Method             []string
 }
 
 type usageTable struct {

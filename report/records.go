@@ -51,7 +51,7 @@ type Executor struct {
 	End       time.Time
 	CPUTime   time.Duration // really used
 	PeakBytes uint64
-	Reason    string        // released, expired, job_ended, evicted, ...
+	Reason    string // released, expired, job_ended, evicted, ...
 	Detail    string
 	Startup   time.Duration // from the agent's Start to ready; 0 when it never was
 }
