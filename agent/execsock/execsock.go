@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gleaner-hpc/gleaner/agent/peer"
 	"github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
@@ -54,21 +56,21 @@ func (l *Link) Send(f executor.FromAgent) error {
 // Close ends the connection.
 func (l *Link) Close() { _ = l.conn.Close() }
 
-// Identify tells whose sandbox a process is in.
-type Identify func(pid int32) (id string, err error)
+// Identify tells which sandbox a process is in, and as which user of the host it runs there.
+type Identify func(peer unix.Ucred) (id string, uid uint32, err error)
 
 // ByCgroup identifies sandboxes of a node by /proc/PID/cgroup.
 func ByCgroup(node string) Identify {
-	return func(pid int32) (string, error) {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	return func(cred unix.Ucred) (string, uint32, error) {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", cred.Pid))
 		if err != nil {
-			return "", fmt.Errorf("identify executor: %w", err)
+			return "", 0, fmt.Errorf("identify executor: %w", err)
 		}
 		id, ok := peer.Sandbox(string(text), node)
 		if !ok {
-			return "", fmt.Errorf("identify executor: process %d is in no sandbox of node %s", pid, node)
+			return "", 0, fmt.Errorf("identify executor: process %d of uid %d is in no sandbox of node %s", cred.Pid, cred.Uid, node)
 		}
-		return id, nil
+		return id, cred.Uid, nil
 	}
 }
 
@@ -137,11 +139,11 @@ func (s *Server) admit(conn *net.UnixConn) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	id, err := s.cfg.Identify(cred.Pid)
+	id, uid, err := s.cfg.Identify(*cred)
 	if err != nil {
 		return nil, err
 	}
-	link := &Link{ID: id, UID: cred.Uid, PID: cred.Pid, conn: conn}
+	link := &Link{ID: id, UID: uid, PID: cred.Pid, conn: conn}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.links[id]; old != nil {

@@ -212,3 +212,6 @@ func (s *Server) write(conn *net.UnixConn, c *Call, a answer) bool {
 	_, err = conn.Write(b)
 	return err == nil
 }
+
+// Close ends a server that is not run.
+func (s *Server) Close() error { return s.l.Close() }

@@ -1,0 +1,202 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/gleaner-hpc/gleaner/agent/coreset"
+	"github.com/gleaner-hpc/gleaner/agent/evict"
+	"github.com/gleaner-hpc/gleaner/agent/gatesock"
+	"github.com/gleaner-hpc/gleaner/agent/ledger"
+	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/api/gate"
+)
+
+// call handles one frame of gate or hook.
+func (l *loop) call(c *gatesock.Call) {
+	f, now := c.Frame, time.Now()
+	switch f.Kind {
+	case gate.Ping:
+		c.Answer(gate.Done, 0)
+	case gate.Warn:
+		gpus, err := coreset.Parse(f.GPUs)
+		if err != nil {
+			l.log.Warn("unreadable GPU list; GPUs stay with the gate's claim", "job", f.Job, "error", err)
+		}
+		l.ledger.Warn(f.Job, gpus, now, now.Add(l.cfg.WarnTimeout))
+		l.evictFor(f.Job, now)
+		l.changed(now)
+	case gate.Release:
+		l.release(c, now)
+	case gate.Claim:
+		l.claim(c, now)
+	}
+}
+
+func (l *loop) release(c *gatesock.Call, now time.Time) {
+	job := c.Frame.Job
+	if c.Frame.Flags&gate.FlagSuspend != 0 {
+		l.ledger.Suspend(job)
+	} else if l.ledger.Release(job, now) {
+		l.log.Debug("job has left", "job", job)
+		l.record(&api.AgentMessage{Message: &api.AgentMessage_JobEnded{JobEnded: &api.JobEnded{JobId: job}}})
+	}
+	c.Answer(gate.Done, 0)
+	l.settle(now)
+	l.changed(now)
+}
+
+// claim enters what the job holds, sets in motion what has to go, and answers at once when nothing has.
+func (l *loop) claim(c *gatesock.Call, now time.Time) {
+	f := c.Frame
+	path := "gate"
+	if f.Flags&gate.FlagBlunt != 0 {
+		path = "prolog"
+	}
+	if f.Flags&gate.FlagResume == 0 || !l.ledger.Resume(f.Job) {
+		l.ledger.Claim(l.hold(f, now))
+	}
+	plan := l.evictFrom(f.Job, c.Received, now)
+	l.ticket++
+	l.waiting[l.ticket] = c
+	l.book.Open(evict.Ticket{
+		ID: l.ticket, Job: f.Job, Path: path, Received: c.Received, Deadline: plan.Deadline, Evicted: plan.Kill, Bytes: plan.Bytes,
+	})
+	l.settle(now)
+	l.changed(now)
+}
+
+// hold reads a claim. What cannot be read is taken for everything.
+func (l *loop) hold(f gate.Frame, now time.Time) ledger.Hold {
+	h := ledger.Hold{Job: f.Job, Since: now, Origin: ledger.Gate, Memory: l.cfg.Ledger.Memory}
+	cores, err := coreset.Parse(f.Cores)
+	gpus, err2 := coreset.Parse(f.GPUs)
+	if err != nil || err2 != nil {
+		l.log.Warn("claim with an unreadable list; the job is given the whole node", "job", f.Job, "cores", f.Cores, "gpus", f.GPUs)
+		cores, gpus = nil, coreset.Range(0, l.cfg.Ledger.GPUs)
+	}
+	h.Cores, h.GPUs = cores, gpus
+	if f.Flags&gate.FlagBlunt != 0 {
+		h.Cores, h.Origin = nil, ledger.Prolog
+	}
+	h.All = h.Cores.Empty()
+	// 0 MiB is what Slurm says where memory is not a consumable resource: the job may use all of it.
+	if f.MiB != gate.MemoryUnknown && f.MiB > 0 && f.MiB < 1<<43 {
+		h.Memory = f.MiB << 20
+	}
+	return h
+}
+
+// evictFor ends what stands in a job's way when nobody waits for it.
+func (l *loop) evictFor(job uint32, now time.Time) { l.evictFrom(job, now, now) }
+
+// evictFrom condemns what overlaps the job and ends it, beside the loop.
+func (l *loop) evictFrom(job uint32, received, now time.Time) evict.Plan {
+	h, _ := l.ledger.Job(job)
+	plan := evict.New(h, l.ledger.Overlap(job), received, 0, l.cfg.Evict)
+	for _, id := range plan.Kill {
+		l.ledger.Condemn(id)
+		if e := l.executors[id]; e != nil {
+			e.end(api.EndReason_EVICTED, plan.Reason)
+		}
+	}
+	if len(plan.Kill) > 0 {
+		l.log.Info("evicting", "job", job, "executors", plan.Kill, "reason", plan.Reason)
+		l.kill(plan.Kill, plan.Reason, plan.Grace, plan.Deadline)
+		l.changed(now)
+	}
+	return plan
+}
+
+// settle answers the claims that can be answered.
+func (l *loop) settle(now time.Time) {
+	switch {
+	case l.synced && len(l.strays) == 0:
+		l.close(l.book.Settle(l.ledger.Clear), now)
+	case !l.synced && !l.up && now.Sub(l.began) >= firstList:
+		// What a predecessor left running cannot be known, nor ended: the gate does it by force.
+		l.close(l.book.Expire(now.Add(time.Hour)), now)
+	}
+}
+
+// close answers closed tickets and records them.
+func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
+	for _, v := range verdicts {
+		kind := gate.Done
+		if !v.Complete {
+			kind = gate.Failed
+			l.log.Error("claim not cleared in time; the gate uses force", "job", v.Job, "after", now.Sub(v.Received), "blocking", l.ledger.Blocking(v.Job))
+		}
+		l.waiting[v.ID].Answer(kind, len(v.Evicted))
+		delete(l.waiting, v.ID)
+		took := time.Since(v.Received)
+		l.metrics.claim(took, len(v.Evicted))
+		l.record(&api.AgentMessage{Message: &api.AgentMessage_Claim{Claim: &api.Claim{
+			JobId: v.Job, Path: v.Path, Time: timestamppb.New(v.Received), Duration: durationpb.New(took),
+			Evicted: v.Evicted, MemoryBytes: v.Bytes, Complete: v.Complete,
+		}}})
+		l.changed(now)
+	}
+}
+
+// kill tells executors why they go, ends their sandboxes, and brings the confirmation back.
+func (l *loop) kill(ids []string, reason string, grace time.Duration, deadline time.Time) {
+	var links []revocable
+	early := map[string]bool{} // the launcher may meet these before it has made them
+	for _, id := range ids {
+		if e := l.executors[id]; e != nil {
+			e.killing, early[id] = true, e.starting
+			if e.link != nil {
+				links = append(links, e.link)
+			}
+		}
+	}
+	l.act(func(ctx context.Context) func(time.Time) {
+		revoke(links, reason)
+		if grace > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(grace):
+			}
+		}
+		ctx, cancel := context.WithDeadline(ctx, deadline)
+		defer cancel()
+		remaining, err := l.cfg.Launcher.Kill(ctx, ids...)
+		if err != nil {
+			remaining = ids
+		}
+		return func(now time.Time) { l.killed(ids, early, remaining, err, now) }
+	})
+}
+
+// killed hears what a kill achieved. An early one proves nothing about an executor that was still being started: started ends that
+// one again.
+func (l *loop) killed(ids []string, early map[string]bool, remaining []string, err error, now time.Time) {
+	left := map[string]bool{}
+	for _, id := range remaining {
+		left[id] = true
+	}
+	for _, id := range ids {
+		e := l.executors[id]
+		switch {
+		case early[id]:
+		case !left[id] && e == nil:
+			delete(l.strays, id)
+		case e == nil:
+			l.log.Error("sandbox of nobody does not end", "executor", id)
+		case !left[id]:
+			l.gone(e, now)
+		default:
+			e.killing, e.retryAt = false, now.Add(killAgain)
+		}
+	}
+	if len(remaining) > 0 {
+		l.log.Error("sandboxes do not end", "executors", remaining, "error", err)
+		l.close(l.book.Fail(remaining, l.ledger.Blocking), now)
+	}
+	l.settle(now)
+	l.changed(now)
+}

@@ -1,0 +1,341 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/gleaner-hpc/gleaner/agent/execsock"
+	"github.com/gleaner-hpc/gleaner/agent/ledger"
+	"github.com/gleaner-hpc/gleaner/api"
+	apiexec "github.com/gleaner-hpc/gleaner/api/executor"
+	"github.com/gleaner-hpc/gleaner/api/launcher"
+)
+
+// nobody runs the functions of leases that belong to root.
+const nobody = 65534
+
+// selfDir is where a sandbox sees its own folder.
+const selfDir = "/run/gleaner/self"
+
+// executor is one sandbox, from Start until its end has been recorded.
+//
+//	starting ──▶ running ──▶ ready
+//	    └───────────┴──────────┴──▶ ending (why is set) ──▶ gone (holds nothing) ──▶ recorded
+type executor struct {
+	id    string
+	start *api.Start
+	asked time.Time // when Start came, or the successor adopted it
+
+	starting bool // the launcher has not answered Start yet
+	running  time.Time
+	link     *execsock.Link
+	ready    *api.ExecutorReady
+
+	reason  api.EndReason // why it ends; 0 while it lives
+	detail  string
+	killing bool
+	retryAt time.Time        // next attempt at a sandbox that would not end
+	exit    *launcher.Exited // the launcher's last word
+	goneAt  time.Time        // when its sandbox was known to be gone
+	cpu     uint64           // latest figures
+	peak    uint64
+}
+
+// end notes why an executor ends; the first reason counts.
+func (e *executor) end(reason api.EndReason, detail string) {
+	if e.reason == 0 {
+		e.reason, e.detail = reason, detail
+	}
+}
+
+// deadline is when something about the executor is overdue; zero for never.
+func (e *executor) deadline() time.Time {
+	switch {
+	case !e.goneAt.IsZero():
+		return e.goneAt.Add(exitWithin)
+	case e.reason != 0 && !e.killing && !e.starting:
+		return e.retryAt
+	case e.reason == 0 && e.ready == nil:
+		return e.asked.Add(startWithin)
+	}
+	return time.Time{}
+}
+
+func (l *loop) overdue(e *executor, now time.Time) {
+	switch {
+	case !e.goneAt.IsZero():
+		l.finish(e, now)
+	case e.reason != 0:
+		l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin))
+	default:
+		l.stop(e, api.EndReason_EXECUTOR_FAILED, fmt.Sprintf("executor was not ready within %v of its start", startWithin), now)
+	}
+}
+
+// startExecutor does what the broker asks, or refuses with the ledger's words.
+func (l *loop) startExecutor(s *api.Start, now time.Time) {
+	if l.executors[s.GetId()] != nil {
+		return // asked again after a reconnect
+	}
+	err := checkStart(s)
+	var held ledger.Executor
+	if err == nil {
+		held, err = l.ledger.Reserve(s.GetId(), s.GetLeaseId(), ledger.Need{Cores: int(s.GetCores()), Memory: s.GetMemoryBytes(), GPUs: int(s.GetGpus())}, now)
+	}
+	if err != nil {
+		l.log.Info("start refused", "executor", s.GetId(), "lease", s.GetLeaseId(), "reason", err)
+		l.record(&api.AgentMessage{Message: &api.AgentMessage_Ended{Ended: &api.ExecutorEnded{
+			Id: s.GetId(), Reason: api.EndReason_REFUSED, Detail: err.Error(), Ended: timestamppb.New(now),
+		}}})
+		l.changed(now)
+		return
+	}
+	e := &executor{id: s.GetId(), start: s, asked: now, starting: true}
+	l.executors[e.id] = e
+	l.changed(now)
+	spec := l.spec(s, held)
+	l.act(func(ctx context.Context) func(time.Time) {
+		ctx, cancel := context.WithTimeout(ctx, startWithin)
+		defer cancel()
+		_, err := l.cfg.Launcher.Start(ctx, spec)
+		return func(now time.Time) { l.started(e, err, now) }
+	})
+}
+
+func checkStart(s *api.Start) error {
+	switch id := s.GetId(); {
+	case id == "" || len(id) > 64 || strings.Trim(id, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
+		return fmt.Errorf("executor id %.80q is not made of a-z, 0-9 and - only", id)
+	case s.GetCores() < 1 || s.GetCores() > 1024:
+		return fmt.Errorf("%d cores, want 1 to 1024", s.GetCores())
+	case s.GetMemoryBytes() < 1<<20 || s.GetMemoryBytes() > 1<<50:
+		return fmt.Errorf("%d bytes of memory, want at least 1 MiB", s.GetMemoryBytes())
+	case len(s.GetFunction().GetDigest()) != 32:
+		return fmt.Errorf("function digest of %d bytes, want 32", len(s.GetFunction().GetDigest()))
+	}
+	return nil
+}
+
+// spec is what the launcher is asked for.
+func (l *loop) spec(s *api.Start, held ledger.Executor) launcher.Spec {
+	spec := launcher.Spec{
+		ID: s.GetId(), UID: runAs(s.GetUid()), GID: runAs(s.GetGid()),
+		MilliCPUs: held.Cores.Len() * l.cfg.ThreadsPerCore * 1000, MemoryBytes: int64(held.Memory),
+	}
+	if l.cfg.CPUs != nil {
+		for _, core := range held.Cores.Numbers() {
+			spec.CPUs = append(spec.CPUs, l.cfg.CPUs[core]...)
+		}
+	}
+	for _, gpu := range held.GPUs.Numbers() {
+		spec.Devices = append(spec.Devices, l.cfg.Devices[gpu])
+	}
+	return spec
+}
+
+// runAs gives root's functions to nobody.
+func runAs(id uint32) uint32 {
+	if id == 0 {
+		return nobody
+	}
+	return id
+}
+
+// started hears the launcher's answer to a start.
+func (l *loop) started(e *executor, err error, now time.Time) {
+	e.starting = false
+	switch {
+	case err == nil && e.exit == nil:
+		e.running = now
+		if l.nextSample.IsZero() {
+			l.nextSample = now.Add(sampleEvery)
+		}
+		if e.reason != 0 { // condemned meanwhile; that kill may have come too early
+			l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin))
+		}
+	case err == nil:
+		l.exited(*e.exit, now)
+	default:
+		l.log.Error("executor not started", "executor", e.id, "lease", e.start.GetLeaseId(), "error", err)
+		e.end(api.EndReason_EXECUTOR_FAILED, "sandbox could not be started: "+err.Error())
+		// Nothing is known about a start whose answer was lost: only a kill tells that nothing is left.
+		l.ledger.Condemn(e.id)
+		l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin))
+	}
+	l.changed(now)
+}
+
+// stop ends an executor that no job has to wait for.
+func (l *loop) stop(e *executor, reason api.EndReason, detail string, now time.Time) {
+	if e.reason != 0 {
+		return
+	}
+	e.end(reason, detail)
+	l.ledger.Condemn(e.id)
+	l.kill([]string{e.id}, detail, 0, now.Add(killWithin))
+	l.changed(now)
+}
+
+// exited hears from the launcher that a sandbox ended.
+func (l *loop) exited(x launcher.Exited, now time.Time) {
+	e := l.executors[x.ID]
+	if e == nil {
+		delete(l.strays, x.ID)
+		l.settle(now)
+		return
+	}
+	e.exit, e.cpu, e.peak = &x, max(e.cpu, x.CPUNanos), max(e.peak, x.PeakBytes)
+	if e.starting {
+		return // Start's answer is still on its way
+	}
+	e.end(api.EndReason_EXECUTOR_FAILED, exitDetail(x))
+	l.gone(e, now)
+	l.settle(now)
+}
+
+func exitDetail(x launcher.Exited) string {
+	switch {
+	case x.OOM:
+		return fmt.Sprintf("killed for memory: its limit was reached (peak %d MiB); ask for more memory per executor", x.PeakBytes>>20)
+	case x.Signal != 0:
+		return fmt.Sprintf("executor was killed by signal %d", x.Signal)
+	}
+	return fmt.Sprintf("executor exited with status %d", x.Code)
+}
+
+// gone frees what an executor held. Its end is recorded once the launcher's figures are there.
+func (l *loop) gone(e *executor, now time.Time) {
+	l.ledger.Remove(e.id)
+	if e.goneAt.IsZero() {
+		e.goneAt = now
+	}
+	if e.exit != nil {
+		l.finish(e, now)
+	}
+	l.changed(now)
+}
+
+// finish records an executor's end and forgets it.
+func (l *loop) finish(e *executor, now time.Time) {
+	ended := &api.ExecutorEnded{
+		Id: e.id, Reason: e.reason, Detail: e.detail, CpuNanoseconds: e.cpu, PeakMemoryBytes: e.peak, Ended: timestamppb.New(e.goneAt),
+	}
+	if !e.running.IsZero() {
+		ended.Started = timestamppb.New(e.running)
+	}
+	if e.exit != nil && !e.exit.Started.IsZero() {
+		ended.Started = timestamppb.New(e.exit.Started)
+	}
+	delete(l.executors, e.id)
+	if e.link != nil {
+		e.link.Close()
+	}
+	l.log.Info("executor ended", "executor", e.id, "lease", e.start.GetLeaseId(), "reason", e.reason, "detail", e.detail)
+	l.metrics.ended(e)
+	l.record(&api.AgentMessage{Message: &api.AgentMessage_Ended{Ended: ended}})
+	l.changed(now)
+}
+
+// linked handles what an executor says.
+func (l *loop) linked(ev execsock.Event, now time.Time) {
+	e := l.executors[ev.Link.ID]
+	if e == nil || ev.Link.UID != runAs(e.start.GetUid()) {
+		if !ev.Closed {
+			l.log.Warn("connection of an executor that is not known here", "executor", ev.Link.ID, "uid", ev.Link.UID)
+			ev.Link.Close()
+		}
+		return
+	}
+	switch f := ev.Frame; {
+	case ev.Closed:
+		if e.link == ev.Link {
+			e.link = nil
+		}
+	case f.Hello != nil && f.Hello.ID == e.id:
+		e.link = ev.Link
+		l.assign(e)
+	case f.Ready != nil && e.link == ev.Link:
+		l.becameReady(e, f.Ready, now)
+	case f.Failed != nil && e.link == ev.Link:
+		l.stop(e, api.EndReason_EXECUTOR_FAILED, "executor cannot serve: "+clip(f.Failed.Error), now)
+	default:
+		ev.Link.Close()
+	}
+}
+
+func clip(s string) string { return s[:min(len(s), 1024)] }
+
+// assign gives an executor its lease, once the broker's key is known.
+func (l *loop) assign(e *executor) {
+	if e.link == nil || l.publicKey == nil || e.reason != 0 {
+		return
+	}
+	s := e.start
+	err := e.link.Send(apiexec.FromAgent{Assign: &apiexec.Assign{
+		Executor: e.id, Lease: s.GetLeaseId(), Job: s.GetJobId(), PublicKey: l.publicKey,
+		Symbol: s.GetFunction().GetSymbol(), Digest: s.GetFunction().GetDigest(), CodeBytes: s.GetFunction().GetSizeBytes(),
+		BufferBytes: s.GetBufferBytes(), Cores: int(s.GetCores()),
+		ListenHost: l.cfg.ListenHost, Provider: l.cfg.Provider, OrphanTimeout: l.cfg.OrphanTimeout,
+	}})
+	if err != nil {
+		l.log.Warn("executor does not take its lease", "executor", e.id, "error", err)
+	}
+}
+
+func (l *loop) becameReady(e *executor, r *apiexec.Ready, now time.Time) {
+	if e.reason != 0 {
+		return
+	}
+	startup := durationpb.New(now.Sub(e.asked))
+	if e.ready != nil {
+		if e.ready.GetAddress() == r.Address {
+			return
+		}
+		startup = e.ready.GetStartup()
+	} else {
+		l.metrics.startup(now.Sub(e.asked))
+	}
+	e.ready = &api.ExecutorReady{Id: e.id, Address: clip(r.Address), Local: l.hostPath(e.id, r.Local), Startup: startup}
+	l.send(&api.AgentMessage{Message: &api.AgentMessage_Ready{Ready: e.ready}})
+	l.changed(now)
+}
+
+// hostPath turns a socket's path as the sandbox sees it into the host's; "" when it lies anywhere but in the sandbox's own folder.
+func (l *loop) hostPath(id, inside string) string {
+	rest, ok := strings.CutPrefix(path.Clean("/"+inside), selfDir+"/")
+	if !ok {
+		return ""
+	}
+	return filepath.Join(l.cfg.RunDir, "executors", id, rest)
+}
+
+// revocable is a link to an executor.
+type revocable interface {
+	Send(apiexec.FromAgent) error
+}
+
+// revoke tells executors that their lease is over. One that does not listen is killed without knowing why.
+func revoke(links []revocable, reason string) {
+	for _, link := range links {
+		_ = link.Send(apiexec.FromAgent{Revoke: &apiexec.Revoke{Reason: reason}})
+	}
+}
+
+// sample reads the figures of running executors.
+func (l *loop) sample(now time.Time) {
+	l.nextSample = time.Time{}
+	if len(l.executors) == 0 {
+		return
+	}
+	l.nextSample = now.Add(sampleEvery)
+	if l.up {
+		l.compare()
+	}
+}

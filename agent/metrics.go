@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gleaner-hpc/gleaner/agent/ledger"
+	"github.com/gleaner-hpc/gleaner/api"
+)
+
+// Metrics are the agent's figures for Prometheus. The loop alone sets them.
+type Metrics struct {
+	Registry *prometheus.Registry
+
+	cpus, memory, leasedCPUs, leasedMemory, leasedGPUs prometheus.Gauge
+	evictions                                          *prometheus.CounterVec
+	eviction, delay                                    prometheus.Histogram
+	startups                                           *prometheus.HistogramVec
+}
+
+// NewMetrics registers them in a registry of their own.
+func NewMetrics(version string) *Metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
+	}
+	fast := prometheus.ExponentialBuckets(0.0001, 2, 15) // 0.1 ms to 1.6 s
+	m := &Metrics{
+		Registry:     prometheus.NewRegistry(),
+		cpus:         gauge("gleaner_node_harvestable_cpus", "Cores that could be lent now."),
+		memory:       gauge("gleaner_node_harvestable_memory_bytes", "Memory that could be lent now."),
+		leasedCPUs:   gauge("gleaner_node_harvested_cpus", "Cores that executors hold."),
+		leasedMemory: gauge("gleaner_node_harvested_memory_bytes", "Memory that executors hold."),
+		leasedGPUs:   gauge("gleaner_node_harvested_gpus", "GPUs that executors hold."),
+		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gleaner_evictions_total", Help: "Executors ended for a Slurm job.",
+		}, []string{"reason"}),
+		eviction: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "gleaner_eviction_duration_seconds", Help: "From a claim with something to evict to its answer.", Buckets: fast,
+		}),
+		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "gleaner_job_start_delay_seconds", Help: "From a claim to its answer, with or without evictions.", Buckets: fast,
+		}),
+		startups: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "gleaner_function_startup_seconds", Help: "From the broker's start to an executor that serves.", Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
+		}, []string{"path"}),
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "gleaner_build_info", Help: "1, labelled with the version.", ConstLabels: prometheus.Labels{"version": version},
+	})
+	info.Set(1)
+	m.Registry.MustRegister(info, m.cpus, m.memory, m.leasedCPUs, m.leasedMemory, m.leasedGPUs, m.evictions, m.eviction, m.delay, m.startups)
+	return m
+}
+
+func (m *Metrics) node(l *ledger.Ledger, now time.Time) {
+	free, leased := l.Free(now), l.Leased()
+	m.cpus.Set(float64(free.Cores))
+	m.memory.Set(float64(free.Memory))
+	m.leasedCPUs.Set(float64(leased.Cores))
+	m.leasedMemory.Set(float64(leased.Memory))
+	m.leasedGPUs.Set(float64(leased.GPUs))
+}
+
+func (m *Metrics) claim(took time.Duration, evicted int) {
+	m.delay.Observe(took.Seconds())
+	if evicted > 0 {
+		m.eviction.Observe(took.Seconds())
+	}
+}
+
+func (m *Metrics) startup(took time.Duration) {
+	m.startups.WithLabelValues("cold").Observe(took.Seconds())
+}
+
+func (m *Metrics) ended(e *executor) {
+	if e.reason == api.EndReason_EVICTED {
+		m.evictions.WithLabelValues("job").Inc()
+	}
+}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/gleaner-hpc/gleaner/agent"
+	"github.com/gleaner-hpc/gleaner/agent/coreset"
+	"github.com/gleaner-hpc/gleaner/agent/jobs"
+	"github.com/gleaner-hpc/gleaner/agent/launch"
+	"github.com/gleaner-hpc/gleaner/agent/ledger"
+	"github.com/gleaner-hpc/gleaner/agent/machine"
+	"github.com/gleaner-hpc/gleaner/agent/session"
+	"github.com/gleaner-hpc/gleaner/config"
+	"github.com/gleaner-hpc/gleaner/identity"
+)
+
+// run builds the agent from its file and runs it.
+func run(ctx context.Context, file, node string) error {
+	c, err := config.LoadAgent(file, node)
+	if err != nil {
+		return err
+	}
+	log, err := logger(c)
+	if err != nil {
+		return err
+	}
+	method, err := identity.NewMunge(c.Broker.MungeSocket)
+	if err != nil {
+		return err
+	}
+	cfg, err := describe(c)
+	if err != nil {
+		return err
+	}
+	launcher := launch.Dial(c.Launcher.Socket)
+	defer launcher.Close()
+	cfg.Launcher, cfg.LauncherUp, cfg.Exited = launcher, launcher.Up(), launcher.Exited()
+	cfg.Jobs = jobs.Scan{FS: os.DirFS("/"), Node: c.Node.Name}
+	cfg.Session = func(events chan<- session.Event) agent.Runner {
+		return session.New(session.Config{
+			Address: c.Broker.Address, Credentials: identity.PerRPC{Method: method}, Events: events, Log: log,
+		})
+	}
+	cfg.Metrics, cfg.Log = agent.NewMetrics(version), log
+	a, err := agent.New(*cfg)
+	if err != nil {
+		return err
+	}
+	log.Info("agent starts", "cores", cfg.Ledger.Cores, "memory", config.FormatMemory(cfg.Ledger.Memory), "affinity", cfg.CPUs != nil)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.Run(ctx) })
+	if c.Agent.Metrics != "" {
+		group.Go(func() error { return serveMetrics(ctx, c.Agent.Metrics, cfg.Metrics) })
+	}
+	return group.Wait()
+}
+
+func logger(c *config.Agent) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Agent.LogLevel)); err != nil {
+		return nil, fmt.Errorf("agent.log_level: %w", err)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})).With("node", c.Node.Name), nil
+}
+
+// describe joins the file with a look at the machine.
+func describe(c *config.Agent) (*agent.Config, error) {
+	m, err := machine.Read(os.DirFS("/"), allowed())
+	if err != nil {
+		return nil, err
+	}
+	cfg := &agent.Config{
+		Node: c.Node.Name, Version: version, Devices: c.Node.GPUs,
+		Socket: c.Agent.Socket, RunDir: c.Agent.RunDir, StateDir: c.Agent.StateDir,
+		Provider: c.Fabric.Provider, ListenHost: c.Executor.Listen,
+		OrphanTimeout: time.Duration(c.Evict.OrphanTimeout), WarnTimeout: time.Duration(c.Evict.WarnTimeout),
+		ThreadsPerCore: 1,
+	}
+	cores := c.Node.CPUs
+	whole := cores == 0 || cores == m.CPUs || cores == len(m.Cores)
+	if c.Node.Affinity == "yes" || c.Node.Affinity == "auto" && whole {
+		cfg.CPUs, cfg.ThreadsPerCore = m.Cores, max(1, m.CPUs/len(m.Cores))
+		if whole {
+			cores = len(m.Cores)
+		}
+	} else if cores == 0 {
+		cores = len(m.Cores)
+	}
+	memory := uint64(c.Node.Memory)
+	if memory == 0 {
+		memory = m.Memory
+	}
+	cfg.Ledger = ledger.Config{
+		Cores: cores, Memory: memory, GPUs: len(c.Node.GPUs),
+		ReserveCores: c.Node.ReserveCPUs, ReserveMemory: min(uint64(c.Node.ReserveMemory), memory),
+	}
+	if cfg.ListenHost == "" {
+		if cfg.ListenHost, err = facing(c.Broker.Address); err != nil {
+			return nil, err
+		}
+	}
+	return cfg, nil
+}
+
+// allowed is the set of CPUs that this process may use; empty when it cannot be known.
+func allowed() coreset.Set {
+	var mask unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &mask); err != nil {
+		return nil
+	}
+	var s coreset.Set
+	for n := range len(mask) * 64 {
+		if mask.IsSet(n) {
+			s = s.Or(coreset.Of(n))
+		}
+	}
+	return s
+}
+
+// facing returns the address from which this node reaches the broker. No packet is sent.
+func facing(broker string) (string, error) {
+	conn, err := net.Dial("udp", broker)
+	if err != nil {
+		return "", fmt.Errorf("find the address that reaches broker %s: %w; set executor.listen", broker, err)
+	}
+	defer func() { _ = conn.Close() }()
+	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	return host, err
+}
+
+func serveMetrics(ctx context.Context, address string, m *agent.Metrics) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w; change agent.metrics, or set it to \"\" for none", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(m.Registry, promhttp.HandlerOpts{}))
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
+	defer stop()
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}
