@@ -49,6 +49,7 @@ type loop struct {
 	strays    map[string]bool // sandboxes that nobody knows, being ended
 	synced    bool            // the launcher's list has been compared since the start
 	up        bool            // the launcher can be asked
+	began     time.Time
 	listing   bool
 
 	stream    *session.Stream // nil while the broker is away
