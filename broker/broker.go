@@ -33,18 +33,18 @@ import (
 // TokenLife is how long a token is valid: longer than nearly every job, so that a client whose connection broke may use it again.
 const TokenLife = 7 * 24 * time.Hour
 
-// SlurmReader reads slurmctld.
+// SlurmReader reads slurmctld; *slurmctld.Reader is one. A view that is not changed is the one of the last call.
 type SlurmReader interface {
-	Read(ctx context.Context) (*slurmctld.View, error)
+	Read(ctx context.Context) (view *slurmctld.View, changed bool, err error)
 }
 
-// Recorder keeps what the utilization report is made of. Adding the same record twice is harmless.
+// Recorder keeps what the utilization report is made of; *report.Store is one.
 type Recorder interface {
-	AddInterval(context.Context, ...report.Interval) error
-	AddExecutor(context.Context, ...report.Executor) error
-	AddClaim(context.Context, ...report.Claim) error
-	AddTasks(context.Context, ...report.Tasks) error
-	AddDrain(context.Context, ...report.Drain) error
+	AddInterval(context.Context, report.Interval) error
+	AddExecutor(context.Context, report.Executor) error
+	AddClaim(context.Context, report.Claim) error
+	AddTasks(context.Context, report.Tasks) error
+	AddDrain(context.Context, report.Drain) error
 }
 
 // Config is what a broker is made of.

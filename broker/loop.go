@@ -167,7 +167,7 @@ func (b *Broker) poll(ctx context.Context) error {
 	for {
 		o := &observed{began: b.cfg.Now()}
 		limited, cancel := context.WithTimeout(ctx, max(b.cfg.Poll, 10*time.Second))
-		o.view, o.err = b.cfg.Slurm.Read(limited)
+		o.view, _, o.err = b.cfg.Slurm.Read(limited)
 		cancel()
 		select {
 		case b.views <- o:

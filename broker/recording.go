@@ -73,7 +73,7 @@ func (r *recording) take() (batch []record, finished bool) {
 	return batch, r.finished
 }
 
-// run writes until finish. A record that cannot be written is tried again each second, and once more at the end.
+// run writes until finish. A record that cannot be written is tried again, ever more rarely; when the broker stops, once more.
 func (r *recording) run() error {
 	for {
 		batch, finished := r.take()
@@ -84,15 +84,19 @@ func (r *recording) run() error {
 			<-r.wake
 			continue
 		}
-		for {
-			err := r.write(batch)
+		wait := time.Second
+		for i := 0; i < len(batch); {
+			err := r.write(&batch[i])
 			if err == nil {
-				break
+				i++
+				continue
 			}
+			r.acknowledge(batch[:i])
 			r.cfg.Log.Error("cannot write report records; agents keep theirs meanwhile", "error", err)
-			if r.pause(time.Second) {
+			if finished || r.pause(wait) {
 				return err
 			}
+			batch, i, wait = batch[i:], 0, min(2*wait, 30*time.Second)
 		}
 		r.acknowledge(batch)
 	}
@@ -102,54 +106,41 @@ func (r *recording) run() error {
 func (r *recording) pause(d time.Duration) bool {
 	deadline := time.NewTimer(d)
 	defer deadline.Stop()
-	<-deadline.C
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.finished
+	for {
+		r.mu.Lock()
+		finished := r.finished
+		r.mu.Unlock()
+		if finished {
+			return true
+		}
+		select {
+		case <-deadline.C:
+			return false
+		case <-r.wake:
+		}
+	}
 }
 
-func (r *recording) write(batch []record) error {
+func (r *recording) write(rec *record) error {
 	if r.recorder == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	var intervals []report.Interval
-	var executors []report.Executor
-	var claims []report.Claim
-	var tasks []report.Tasks
-	var drains []report.Drain
-	for _, rec := range batch {
-		switch v := rec.what.(type) {
-		case report.Interval:
-			intervals = append(intervals, v)
-		case report.Executor:
-			v.User = r.cfg.UserName(v.UID)
-			executors = append(executors, v)
-		case report.Claim:
-			claims = append(claims, v)
-		case report.Tasks:
-			tasks = append(tasks, v)
-		case report.Drain:
-			drains = append(drains, v)
-		}
-	}
-	for _, err := range []error{
-		addAll(ctx, r.recorder.AddInterval, intervals), addAll(ctx, r.recorder.AddExecutor, executors),
-		addAll(ctx, r.recorder.AddClaim, claims), addAll(ctx, r.recorder.AddTasks, tasks), addAll(ctx, r.recorder.AddDrain, drains),
-	} {
-		if err != nil {
-			return err
-		}
+	switch v := rec.what.(type) {
+	case report.Interval:
+		return r.recorder.AddInterval(ctx, v)
+	case report.Executor:
+		v.User = r.cfg.UserName(v.UID)
+		return r.recorder.AddExecutor(ctx, v)
+	case report.Claim:
+		return r.recorder.AddClaim(ctx, v)
+	case report.Tasks:
+		return r.recorder.AddTasks(ctx, v)
+	case report.Drain:
+		return r.recorder.AddDrain(ctx, v)
 	}
 	return nil
-}
-
-func addAll[T any](ctx context.Context, add func(context.Context, ...T) error, items []T) error {
-	if len(items) == 0 {
-		return nil
-	}
-	return add(ctx, items...)
 }
 
 // acknowledge tells the loop the highest stored number of each agent.

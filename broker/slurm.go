@@ -30,6 +30,10 @@ func (s *state) observe(now time.Time, o *observed) {
 	}
 	before := s.view
 	s.view, s.viewBegan, s.viewError = o.view, o.began, ""
+	if before == o.view {
+		s.endJobs(now, o.began)
+		return
+	}
 	s.jobs = make(map[uint32]*slurmctld.Job, len(o.view.Jobs))
 	shares := map[string][]*api.JobHold{}
 	for i := range o.view.Jobs {
