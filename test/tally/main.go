@@ -99,16 +99,19 @@ func (s *sum) addJSON(r io.Reader) error {
 // short leaves out the module's path.
 func short(name string) string { return strings.TrimPrefix(name, "github.com/gleaner-hpc/gleaner/") }
 
+// word says whether a line starts with a word and not with a longer one.
+func word(line, w string) bool { return line == w || strings.HasPrefix(line, w+" ") }
+
 func (s *sum) addTAP(r io.Reader, part string) error {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		line := strings.TrimSpace(lines.Text())
 		switch {
-		case strings.HasPrefix(line, "not ok"):
+		case word(line, "not ok"):
 			s.failed = append(s.failed, part+": "+line)
-		case strings.HasPrefix(line, "ok") && strings.Contains(strings.ToUpper(line), "# SKIP"):
+		case word(line, "ok") && strings.Contains(strings.ToUpper(line), "# SKIP"):
 			s.skipped = append(s.skipped, part+": "+line)
-		case strings.HasPrefix(line, "ok"):
+		case word(line, "ok"):
 			s.passed++
 		}
 	}
