@@ -47,7 +47,7 @@ type Job struct {
 // Share is what a job holds on one node.
 type Share struct {
 	Node      string
-	Cores     string // abstract core list; "" when the source does not tell
+	Cores     string // abstract core list, socket × cores per socket + core, as the gate names them; "" when the source does not tell
 	CoreCount int
 	MiB       uint64
 	GPUs      int
@@ -80,4 +80,10 @@ var unharvestable = map[string]string{
 	"reboot_issued":    "node is rebooting",
 	"not_responding":   "node does not respond",
 	"fail":             "node is failing",
+	"reboot":           "node is about to reboot",
+	"power_down":       "node is powering down",
+	"power_drain":      "node is powering down",
+	"power_up":         "node is powering up",
+	"invalid_reg":      "node registered with a wrong configuration",
+	"blocked":          "node is blocked by an exclusive topology",
 }
