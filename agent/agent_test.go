@@ -1,0 +1,376 @@
+package agent
+
+import (
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/gleaner-hpc/gleaner/agent/jobs"
+	"github.com/gleaner-hpc/gleaner/api"
+	apiexec "github.com/gleaner-hpc/gleaner/api/executor"
+	"github.com/gleaner-hpc/gleaner/api/gate"
+)
+
+func TestLife(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 2, 256)
+	s := n.sandbox("7-1")
+	if s.Spec.MilliCPUs != 2000 || s.Spec.MemoryBytes != 256<<20 || s.Spec.UID != testUID {
+		t.Errorf("sandbox %+v", s.Spec)
+	}
+	state := n.broker.await(t, "state", func(m *api.AgentMessage) bool { return m.GetState().GetLeased().GetCores() == 2 }).GetState()
+	if state.GetFree().GetCores() != testCores-2 || !state.GetAdmitting() {
+		t.Errorf("state %v", state)
+	}
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_Stop{Stop: &api.Stop{Id: "7-1", Reason: api.EndReason_RELEASED}}})
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_RELEASED || e.GetStarted() == nil {
+		t.Errorf("ended %v", e)
+	}
+	n.broker.await(t, "free state", func(m *api.AgentMessage) bool { return m.GetState().GetFree().GetCores() == testCores })
+}
+
+func TestReadyPaths(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ask(start("7-1", 1, 64))
+	n.waitFor("sandbox", func() bool { return n.sandbox("7-1") != nil })
+	b := n.dial("7-1")
+	if _, err := b.hear(); err != nil {
+		t.Fatal(err)
+	}
+	b.say(apiexec.FromExecutor{Ready: &apiexec.Ready{Address: "127.0.0.1:1", Local: "/run/gleaner/self/../../etc/passwd"}})
+	r := n.broker.await(t, "ready", func(m *api.AgentMessage) bool { return m.GetReady() != nil }).GetReady()
+	if r.GetLocal() != "" || r.GetStartup().AsDuration() <= 0 {
+		t.Errorf("ready %v", r)
+	}
+}
+
+func TestClaims(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	low := n.ready("7-1", 4, 1024) // cores 4-7
+	high := n.ready("7-2", 2, 1024)
+	// Room is left: nobody goes.
+	if f := n.claim(100, "0-1", 1024, gate.Done); f.Evicted != 0 {
+		t.Errorf("evicted %d", f.Evicted)
+	}
+	// Exactly the one on its cores goes, and learns why.
+	if f := n.claim(101, "5", 512, gate.Done); f.Evicted != 1 || n.sandbox("7-1") != nil || n.sandbox("7-2") == nil {
+		t.Errorf("evicted %d; left %s", f.Evicted, n.describe())
+	}
+	if f, err := low.hear(); err != nil || f.Revoke == nil || f.Revoke.Reason != "evicted: job 101 needed cores 5 and 512 MiB" {
+		t.Errorf("executor hears %+v, %v", f.Revoke, err)
+	}
+	c := n.broker.await(t, "claim", func(m *api.AgentMessage) bool { return m.GetClaim().GetJobId() == 101 })
+	if c.GetRecord() == 0 || !c.GetClaim().GetComplete() || !slices.Equal(c.GetClaim().GetEvicted(), []string{"7-1"}) || c.GetClaim().GetMemoryBytes() != 1<<30 {
+		t.Errorf("record %v", c)
+	}
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_EVICTED {
+		t.Errorf("ended %v", e)
+	}
+	// Again: at once.
+	if f := n.claim(101, "5", 512, gate.Done); f.Evicted != 0 {
+		t.Errorf("repeated claim evicted %d", f.Evicted)
+	}
+	// Memory alone.
+	if f := n.claim(102, "0", 2048, gate.Done); f.Evicted != 1 {
+		t.Errorf("evicted %d for memory", f.Evicted)
+	}
+	if f, err := high.hear(); err != nil || f.Revoke == nil {
+		t.Errorf("executor hears %+v, %v", f, err)
+	}
+	for _, job := range []uint32{100, 101, 102} {
+		n.gate(gate.Frame{Kind: gate.Release, Job: job}).hear(gate.Done)
+		n.broker.await(t, "job's end", func(m *api.AgentMessage) bool { return m.GetJobEnded().GetJobId() == job })
+	}
+	n.gate(gate.Frame{Kind: gate.Ping}).hear(gate.Done)
+	n.broker.await(t, "free node", func(m *api.AgentMessage) bool { return m.GetState().GetFree().GetCores() == testCores })
+}
+
+func TestBluntClaimTakesEverything(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.ready("7-2", 1, 64)
+	g := n.gate(gate.Frame{Kind: gate.Claim, Flags: gate.FlagBlunt, Job: 5, MiB: gate.MemoryUnknown})
+	g.hear(gate.Ack)
+	if f := g.hear(gate.Done); f.Evicted != 2 {
+		t.Errorf("evicted %d", f.Evicted)
+	}
+	if c := n.broker.await(t, "claim", func(m *api.AgentMessage) bool { return m.GetClaim() != nil }).GetClaim(); c.GetPath() != "prolog" {
+		t.Errorf("claim %v", c)
+	}
+	n.ask(start("7-3", 1, 64))
+	if e := n.ended("7-3"); e.GetReason() != api.EndReason_REFUSED || e.GetStarted() != nil {
+		t.Errorf("ended %v", e)
+	}
+}
+
+// A sandbox that does not end fails its claim, not those of other jobs; and it stays condemned until it is gone.
+func TestStuckSandbox(t *testing.T) {
+	n := newNode(t)
+	n.cfg.Evict.Deadline = 100 * time.Millisecond
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.ready("7-2", 1, 64)
+	n.fake.Stick("7-1")
+	n.claim(1, "7", 64, gate.Failed)
+	n.claim(2, "6", 64, gate.Done)
+	n.fake.Unstick("7-1")
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_EVICTED {
+		t.Errorf("ended %v", e)
+	}
+	n.claim(1, "7", 64, gate.Done)
+}
+
+func TestLauncherAway(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.up <- false
+	n.broker.await(t, "state that admits nothing", func(m *api.AgentMessage) bool { return m.GetState() != nil && !m.GetState().GetAdmitting() })
+	n.claim(1, "0", 64, gate.Done) // nothing to kill
+	n.ask(start("7-2", 1, 64))
+	if e := n.ended("7-2"); e.GetReason() != api.EndReason_REFUSED {
+		t.Errorf("ended %v", e)
+	}
+	n.fake.Exit("7-1", 1, false) // unseen: the launcher comes back without it
+	n.up <- true
+	n.ended("7-1")
+	n.admits()
+}
+
+// Without a launcher from the start nothing can be known: the gate uses force at once instead of waiting for a second.
+func TestNeverALauncher(t *testing.T) {
+	n := newNode(t)
+	n.run()
+	begin := time.Now()
+	n.claim(1, "0", 64, gate.Failed)
+	if took := time.Since(begin); took > 500*time.Millisecond {
+		t.Errorf("answered after %v", took)
+	}
+}
+
+func TestEndsByItself(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.fake.Exit("7-1", 0, true)
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_EXECUTOR_FAILED || e.GetDetail()[:17] != "killed for memory" {
+		t.Errorf("ended %v", e)
+	}
+	n.fake.Refuse(errors.New("no such binary"))
+	n.ask(start("7-2", 1, 64))
+	if e := n.ended("7-2"); e.GetReason() != api.EndReason_EXECUTOR_FAILED || e.GetDetail() != "sandbox could not be started: no such binary" {
+		t.Errorf("ended %v", e)
+	}
+	n.fake.Refuse(nil)
+	n.ask(start("7-3", 1, 64))
+	n.waitFor("sandbox", func() bool { return n.sandbox("7-3") != nil })
+	b := n.dial("7-3")
+	if _, err := b.hear(); err != nil {
+		t.Fatal(err)
+	}
+	b.say(apiexec.FromExecutor{Failed: &apiexec.Failed{Error: "port taken"}})
+	if e := n.ended("7-3"); e.GetDetail() != "executor cannot serve: port taken" {
+		t.Errorf("ended %v", e)
+	}
+	bad := start("7-4", 1, 64)
+	bad.Function.Digest = nil
+	n.ask(bad)
+	if e := n.ended("7-4"); e.GetReason() != api.EndReason_REFUSED {
+		t.Errorf("ended %v", e)
+	}
+}
+
+func TestRootRunsAsNobody(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	s := start("7-1", 1, 64)
+	s.Uid, s.Gid = 0, 0
+	n.ask(s)
+	n.waitFor("sandbox", func() bool { return n.sandbox("7-1") != nil })
+	if spec := n.sandbox("7-1").Spec; spec.UID != nobody || spec.GID != nobody {
+		t.Errorf("spec %+v", spec)
+	}
+}
+
+func TestWarning(t *testing.T) {
+	n := newNode(t)
+	n.cfg.WarnTimeout = 200 * time.Millisecond
+	n.start()
+	n.gate(gate.Frame{Kind: gate.Warn, Job: 9}).hear(gate.Ack)
+	n.broker.await(t, "warned state", func(m *api.AgentMessage) bool { return m.GetState() != nil && !m.GetState().GetAdmitting() })
+	n.admits() // once the warning has run out
+}
+
+func TestStrangers(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	if _, err := n.dial("9-9").hear(); !errors.Is(err, io.EOF) {
+		t.Errorf("an unknown executor hears %v", err)
+	}
+	b := n.ready("7-1", 1, 64)
+	other := n.dial("7-1") // replaces the first
+	if f, err := other.hear(); err != nil || f.Assign == nil {
+		t.Errorf("second connection hears %+v, %v", f, err)
+	}
+	if _, err := b.hear(); err == nil {
+		t.Error("the first connection still speaks")
+	}
+	other.say(apiexec.FromExecutor{Hello: &apiexec.Hello{ID: "7-2"}})
+	if _, err := other.hear(); err == nil {
+		t.Error("an executor spoke for another")
+	}
+	for name, garbage := range map[string]string{
+		"garbage": "GET / HTTP/1.0\r\n\r\n                                        ", "too short": "GLG1",
+	} {
+		conn, err := net.Dial("unix", n.cfg.Socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Write([]byte(garbage)); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		if got, err := io.ReadAll(conn); len(got) > 0 {
+			t.Errorf("%s is answered with %q, %v", name, got, err)
+		}
+		_ = conn.Close()
+	}
+	g := n.gate(gate.Frame{Kind: gate.Claim, Job: 1, Cores: "0", MiB: 1, Node: "n2"})
+	if _, err := gate.Read(g.conn); err == nil {
+		t.Error("another node's frame is answered")
+	}
+	n.waitFor("count of refusals", func() bool { return n.agent.gate.Refused() == 3 })
+	n.gate(gate.Frame{Kind: gate.Ping}).hear(gate.Done)
+}
+
+func TestBrokerAway(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.server.Stop()
+	if f := n.claim(1, "7", 64, gate.Done); f.Evicted != 1 {
+		t.Errorf("evicted %d", f.Evicted)
+	}
+	n.startBroker()
+	m := n.broker.await(t, "registration", func(m *api.AgentMessage) bool { return m.GetRegister() != nil })
+	if len(m.GetRegister().GetExecutors()) != 0 {
+		t.Errorf("registers %v", m.GetRegister().GetExecutors())
+	}
+	c := n.broker.await(t, "claim of the time between", func(m *api.AgentMessage) bool { return m.GetClaim().GetJobId() == 1 })
+	ended := n.broker.await(t, "end", func(m *api.AgentMessage) bool { return m.GetEnded().GetId() == "7-1" }).GetRecord()
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_Ack{Ack: &api.Ack{Record: max(c.GetRecord(), ended)}}})
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_SlurmJobs{SlurmJobs: &api.SlurmJobs{WhyNot: "ack is read"}}})
+	n.broker.await(t, "state", func(m *api.AgentMessage) bool { return m.GetState().GetWhyNot() == "ack is read" })
+	n.server.Stop()
+	n.startBroker()
+	n.broker.await(t, "registration", func(m *api.AgentMessage) bool { return m.GetRegister() != nil })
+	n.broker.kept = nil
+	n.gate(gate.Frame{Kind: gate.Release, Job: 1}).hear(gate.Done)
+	m = n.broker.await(t, "record", func(m *api.AgentMessage) bool { return m.GetRecord() > 0 })
+	if m.GetJobEnded().GetJobId() != 1 {
+		t.Errorf("an acknowledged record came again: %v", m)
+	}
+}
+
+func TestRestart(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 2, 512)
+	n.ready("7-2", 1, 256)
+	n.claim(50, "0-1", 1024, gate.Done)
+	n.stop()
+	n.fake.Exit("7-2", 1, false) // while nobody watches
+	if _, err := n.fake.Start(t.Context(), *specOf("8-1")); err != nil {
+		t.Fatal(err)
+	}
+	a := n.cfg
+	a.Exited = nil // exits of the time between are lost
+	n.cfg = a
+	n.run()
+	n.up <- true
+	if e := n.ended("7-2"); e.GetReason() != api.EndReason_EXECUTOR_FAILED {
+		t.Errorf("ended %v", e)
+	}
+	state := n.admits()
+	if state.GetLeased().GetCores() != 2 || state.GetSlurm().GetCores() != 2 || state.GetSlurm().GetMemoryBytes() != 1<<30 {
+		t.Errorf("state %v", state)
+	}
+	n.waitFor("end of the stray", func() bool { return n.sandbox("8-1") == nil })
+	if n.sandbox("7-1") == nil {
+		t.Fatal("the adopted executor is gone")
+	}
+	b := n.dial("7-1")
+	if f, err := b.hear(); err != nil || f.Assign == nil || f.Assign.Symbol != "f" {
+		t.Errorf("adopted executor hears %+v, %v", f, err)
+	}
+	if f := n.claim(51, "6-7", 1, gate.Done); f.Evicted != 1 {
+		t.Errorf("evicted %d", f.Evicted)
+	}
+}
+
+func TestUnclaimedJobAtStart(t *testing.T) {
+	n := newNode(t)
+	n.jobs.found = jobs.Found{Jobs: map[uint32]bool{77: true}}
+	n.run()
+	n.up <- true
+	n.ask(start("7-1", 1, 64))
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_REFUSED {
+		t.Errorf("ended %v", e)
+	}
+	// The broker tells its cores.
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_SlurmJobs{SlurmJobs: &api.SlurmJobs{
+		AsOf: timestamppb.New(time.Now().Add(time.Second)), Harvestable: true,
+		Jobs: []*api.JobHold{{JobId: 77, Cores: "0-3", CoreCount: 4, MemoryBytes: 1 << 30}},
+	}}})
+	n.broker.await(t, "exact state", func(m *api.AgentMessage) bool { return m.GetState().GetFree().GetCores() == 4 })
+}
+
+func TestSlurmJobs(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	say := func(asOf time.Time, why string, jobs ...*api.JobHold) {
+		n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_SlurmJobs{SlurmJobs: &api.SlurmJobs{
+			AsOf: timestamppb.New(asOf), Jobs: jobs, Harvestable: why == "", WhyNot: why,
+		}}})
+	}
+	say(time.Now(), "", &api.JobHold{JobId: 4, Cores: "7", CoreCount: 1, MemoryBytes: 1 << 20})
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_EVICTED {
+		t.Errorf("ended %v", e)
+	}
+	say(time.Now(), "node is being drained", &api.JobHold{JobId: 4, Cores: "7", CoreCount: 1, MemoryBytes: 1 << 20})
+	n.broker.await(t, "drained state", func(m *api.AgentMessage) bool { return m.GetState().GetWhyNot() == "node is being drained" })
+	say(time.Now().Add(time.Minute), "")
+	n.broker.await(t, "job's end", func(m *api.AgentMessage) bool { return m.GetJobEnded().GetJobId() == 4 })
+	n.admits()
+}
+
+// Claims of many jobs at once, some of which need kills, are all answered.
+func TestManyClaims(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	for _, id := range []string{"7-1", "7-2", "7-3", "7-4"} {
+		n.ready(id, 1, 64)
+	}
+	var open []*gateConn
+	for job := range uint32(8) {
+		open = append(open, n.gate(gate.Frame{Kind: gate.Claim, Job: job + 1, Cores: string('0' + rune(job)), MiB: 16}))
+	}
+	evicted := uint32(0)
+	for _, g := range open {
+		g.hear(gate.Ack)
+		evicted += g.hear(gate.Done).Evicted
+	}
+	if evicted != 4 {
+		t.Errorf("evicted %d", evicted)
+	}
+}
