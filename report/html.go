@@ -48,7 +48,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	}
 	if r.CPU.Reported > 0 {
 		d.Bar, d.Heat, d.Mem = drawBar(r.CPU), drawHeatmap(r.Heatmap), drawMemory(r.Memory)
-		d.HeatNote = fmt.Sprintf("each column is %s", strings.TrimSuffix(brief(r.Heatmap.Step), " 0 s"))
+		d.HeatNote = fmt.Sprintf("the darker, the more; each column is %s", strings.TrimSuffix(strings.TrimSuffix(brief(r.Heatmap.Step), " 0 s"), " 0 min"))
 	}
 	for _, u := range []usageTable{{What: "User", Rows: r.Users}, {What: "Account", Rows: r.Accounts}, {What: "Function", Rows: r.Functions}} {
 		if u.More = max(len(u.Rows)-listed, 0); u.More > 0 {
