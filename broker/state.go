@@ -272,7 +272,8 @@ func (s *state) sendStops() {
 // start tells a node to start an executor, unless its lease has ended meanwhile.
 func (s *state) start(x *lease.Executor) {
 	l, n := s.table.Get(x.Lease), s.nodes[x.Node]
-	if l == nil || s.table.Executor(x.ID) == nil || n == nil {
+	if l == nil || s.table.Executor(x.ID) == nil {
+		delete(n.booked, x.ID)
 		return
 	}
 	r := &l.Request
