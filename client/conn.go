@@ -8,6 +8,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/client/dispatch"
+	"github.com/gleaner-hpc/gleaner/fabric"
 )
 
 // Conn is an open data path to one executor.
@@ -57,7 +58,7 @@ func classify(err, cause error) dispatch.Outcome {
 		return dispatch.Returned
 	case errors.As(err, &gone) && strings.HasPrefix(gone.Reason, "evicted"):
 		return dispatch.Evicted
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.Is(err, fabric.ErrClosed):
 		return dispatch.Returned
 	}
 	return dispatch.ExecutorFailed

@@ -2,41 +2,37 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"time"
 
 	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/fabric"
 )
 
-// FunctionError says what went wrong in the function, by name.
-type FunctionError struct {
-	Kind   string
-	Signal int
-	Detail string
-}
+// The data path's errors, as package fabric defines them.
+type (
+	// FunctionError is the function's own failure, by name: the final error of its task.
+	FunctionError = fabric.FunctionError
+	// GoneError says that an executor is no longer there.
+	GoneError = fabric.GoneError
+	// RefusedError is an executor's refusal of a connection.
+	RefusedError = fabric.RefusedError
+)
 
-func (e *FunctionError) Error() string {
-	if e.Detail == "" {
-		return e.Kind
-	}
-	return fmt.Sprintf("%s: %s", e.Kind, e.Detail)
-}
+// connectTimeout bounds one attempt to connect to an executor and carry the code there.
+const connectTimeout = 30 * time.Second
 
-// GoneError says that the executor is gone, and whether the function had begun.
-type GoneError struct {
-	Reason string
-	Began  bool
-}
-
-func (e *GoneError) Error() string { return "executor gone: " + e.Reason }
-
-// RefusedError says that the executor did not accept the connection.
-type RefusedError struct{ Code, Text string }
-
-func (e *RefusedError) Error() string { return "executor refused: " + e.Text }
-
+// fabricConnector connects by package fabric.
 func fabricConnector(carrier, provider string) Connector {
-	return func(context.Context, *api.Executor, *Function, uint64) (Conn, error) {
-		return nil, errors.New("package fabric is not wired")
+	return func(ctx context.Context, e *api.Executor, f *Function, buffer uint64) (Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+		defer cancel()
+		conn, err := fabric.Dial(ctx,
+			fabric.Endpoint{Address: e.GetAddress(), Local: e.GetLocal(), Token: e.GetToken()},
+			fabric.Code{Symbol: f.Symbol, Library: f.Library, Digest: f.Digest},
+			fabric.Options{Carrier: carrier, Provider: provider, BufferBytes: buffer})
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
 	}
 }

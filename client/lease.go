@@ -11,6 +11,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/client/dispatch"
+	"github.com/gleaner-hpc/gleaner/fabric"
 )
 
 // Lease is a lease that its holder keeps alive. It is safe for concurrent use.
@@ -28,10 +29,17 @@ type Lease struct {
 	running  sync.WaitGroup
 	ended    chan struct{} // closed when the broker says that the lease has ended
 
-	mu     sync.Mutex
-	status *api.Lease // the latest that the broker said
-	known  map[string]context.CancelCauseFunc
-	over   bool // ended is closed
+	mu      sync.Mutex
+	status  *api.Lease // the latest that the broker said
+	known   map[string]*acquaintance
+	over    bool               // ended is closed
+	rewatch context.CancelFunc // breaks the stream of events, so that a new one brings fresh tokens
+}
+
+// acquaintance is an executor that the broker says lives.
+type acquaintance struct {
+	executor *api.Executor // as last announced, with the latest token
+	cancel   context.CancelCauseFunc
 }
 
 func newLease(leases api.LeasesClient, connect Connector, f *Function, o TaskOptions, granted *api.Lease) *Lease {
@@ -39,7 +47,7 @@ func newLease(leases api.LeasesClient, connect Connector, f *Function, o TaskOpt
 	l := &Lease{
 		id: granted.GetId(), ttl: request.GetTtl().AsDuration(), buffer: request.GetBufferBytes(), wanted: int(request.GetExecutors()),
 		leases: leases, connect: connect, function: f, reporter: newReporter(leases, granted.GetId()),
-		ended: make(chan struct{}), status: granted, known: map[string]context.CancelCauseFunc{},
+		ended: make(chan struct{}), status: granted, known: map[string]*acquaintance{},
 	}
 	if l.ttl <= 0 {
 		l.ttl = 30 * time.Second
@@ -166,7 +174,7 @@ func (l *Lease) watch(ctx context.Context) {
 			return
 		default:
 		}
-		if time.Since(began) > 10*time.Second {
+		if time.Since(began) > steady {
 			failures = 0
 		}
 		sleep(ctx, dispatch.Backoff(failures))
@@ -174,7 +182,12 @@ func (l *Lease) watch(ctx context.Context) {
 }
 
 func (l *Lease) follow(ctx context.Context) error {
-	stream, err := l.leases.Watch(ctx, &api.WatchRequest{LeaseId: l.id})
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	l.rewatch = cancel
+	l.mu.Unlock()
+	stream, err := l.leases.Watch(watching, &api.WatchRequest{LeaseId: l.id})
 	if err != nil {
 		return err
 	}
@@ -200,12 +213,12 @@ func (l *Lease) handle(ctx context.Context, e *api.LeaseEvent) {
 		d := &departure{e.GetReason(), e.GetDetail()}
 		l.mu.Lock()
 		id := e.GetExecutor().GetId()
-		cancel := l.known[id]
+		known := l.known[id]
 		delete(l.known, id)
 		l.mu.Unlock()
 		l.pool.gone(id, d)
-		if cancel != nil {
-			cancel(d)
+		if known != nil {
+			known.cancel(d)
 		}
 	}
 }
@@ -229,36 +242,50 @@ func (l *Lease) finish(why *EndedError) {
 	l.over = true
 	close(l.ended)
 	known := l.known
-	l.known = map[string]context.CancelCauseFunc{}
+	l.known = map[string]*acquaintance{}
 	l.mu.Unlock()
 	l.pool.fail(why)
-	for _, cancel := range known {
-		cancel(&departure{why.Reason, why.Detail})
+	for _, k := range known {
+		k.cancel(&departure{why.Reason, why.Detail})
 	}
 }
 
-// arrive connects to a new executor; one that is known stays as it is.
+// arrive connects to a new executor; one that is known stays as it is, with the token brought up to date.
 func (l *Lease) arrive(ctx context.Context, e *api.Executor) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.over || l.known[e.GetId()] != nil {
+	if l.over {
+		return
+	}
+	if known := l.known[e.GetId()]; known != nil {
+		known.executor = e
 		return
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	l.known[e.GetId()] = cancel
+	known := &acquaintance{e, cancel}
+	l.known[e.GetId()] = known
 	l.running.Go(func() {
 		defer cancel(nil)
-		l.serve(ctx, e)
+		l.serve(ctx, known)
 	})
 }
 
+// steady is how long a connection lasts that counts as one that worked.
+const steady = 5 * time.Second
+
 // serve holds an executor from its arrival to its end, connecting again as long as the broker says that it lives.
-func (l *Lease) serve(ctx context.Context, e *api.Executor) {
+func (l *Lease) serve(ctx context.Context, known *acquaintance) {
 	for failures := 0; ctx.Err() == nil; failures++ {
+		l.mu.Lock()
+		e, rewatch := known.executor, l.rewatch
+		l.mu.Unlock()
 		conn, err := l.connect(ctx, e, l.function, l.buffer)
 		if err == nil {
+			began := time.Now()
 			err = l.hold(ctx, e, conn)
-			failures = 0
+			if time.Since(began) > steady {
+				failures = 0
+			}
 		}
 		if ctx.Err() != nil {
 			return
@@ -268,12 +295,21 @@ func (l *Lease) serve(ctx context.Context, e *api.Executor) {
 			l.pool.fail(err) // the library cannot be used: no executor will do better
 			return
 		}
+		if stale(err) && rewatch != nil {
+			rewatch()
+		}
 		const patience = 5 // attempts before the executor counts as useless
 		if failures%patience == patience-1 {
 			l.pool.trouble(fmt.Errorf("connect to executor %s on %s: %w", e.GetId(), e.GetNode(), err))
 		}
 		sleep(ctx, dispatch.Backoff(failures))
 	}
+}
+
+// stale says that an executor refused a token that a fresh one may replace.
+func stale(err error) bool {
+	var refused *RefusedError
+	return errors.As(err, &refused) && (refused.Code == fabric.RefusedExpired || refused.Code == fabric.RefusedEpoch)
 }
 
 // hold lends a connected executor to the pool until it is gone.

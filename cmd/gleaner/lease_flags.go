@@ -1,0 +1,110 @@
+package main
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/gleaner-hpc/gleaner/client"
+	"github.com/gleaner-hpc/gleaner/client/sbatch"
+	"github.com/gleaner-hpc/gleaner/config"
+)
+
+// leaseFlags are the options of every command that acquires a lease.
+type leaseFlags struct {
+	executors int
+	cores     int
+	gpus      int
+	memory    memory
+	buffer    memory
+	timeout   duration
+	ttl       duration
+	retries   int
+	account   string
+}
+
+// memory and duration are flags in Slurm's units.
+type (
+	memory   uint64
+	duration time.Duration
+)
+
+func (m *memory) String() string { return config.FormatMemory(uint64(*m)) }
+func (*memory) Type() string     { return "size" }
+func (m *memory) Set(s string) error {
+	bytes, err := config.ParseMemory(s)
+	*m = memory(bytes)
+	return err
+}
+
+func (d *duration) String() string { return time.Duration(*d).String() }
+func (*duration) Type() string     { return "time" }
+func (d *duration) Set(s string) error {
+	parsed, err := config.ParseDuration(s)
+	*d = duration(parsed)
+	return err
+}
+
+// add declares the flags. Defaults come from the environment that run and sbatch make.
+func (f *leaseFlags) add(flags *pflag.FlagSet, getenv func(string) string) {
+	number := func(name string, otherwise int) int {
+		if n, err := strconv.Atoi(getenv(name)); err == nil && n > 0 {
+			return n
+		}
+		return otherwise
+	}
+	f.memory, f.buffer = 256<<20, 1<<20
+	_ = f.memory.Set(orDefault(getenv(sbatch.EnvMemory), "256M"))
+	flags.IntVar(&f.executors, "executors", number(sbatch.EnvExecutors, 0), "executors at the same time; 0: as many as there are tasks, at most 8")
+	flags.IntVar(&f.cores, "cores-per-executor", number(sbatch.EnvCores, 1), "cores of each executor")
+	flags.Var(&f.memory, "mem-per-executor", "memory of each executor, in Slurm's units (a bare number is MiB)")
+	flags.IntVar(&f.gpus, "gpus-per-executor", 0, "GPUs of each executor")
+	flags.Var(&f.buffer, "buffer", "largest result; inputs raise it by themselves; at most a quarter of the executor's memory")
+	flags.Var(&f.timeout, "timeout", "longest run of the function on one input, in Slurm's forms or Go's; 0: none")
+	flags.IntVar(&f.retries, "retries", 0, "further runs of a task whose function failed (evicted ones always run again)")
+	flags.Var(&f.ttl, "ttl", "how long the lease outlives this command if it dies; 0: the broker's default")
+	flags.StringVar(&f.account, "account", "", "account for the report; otherwise the job's")
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// request makes the lease request for a number of tasks whose largest input is given in bytes.
+func (f *leaseFlags) request(function *client.Function, tasks int, largest int64, getenv func(string) string) (client.Request, error) {
+	if f.executors < 0 || f.cores < 1 || f.gpus < 0 || f.retries < 0 {
+		return client.Request{}, usage("--executors, --cores-per-executor, --gpus-per-executor and --retries take positive numbers")
+	}
+	executors := f.executors
+	if executors == 0 {
+		executors = 8
+	}
+	job, err := slurmJob(getenv)
+	if err != nil {
+		return client.Request{}, err
+	}
+	const page = 64 << 10
+	return client.Request{
+		Function: function, Executors: max(1, min(executors, tasks)), Cores: f.cores, Memory: uint64(f.memory), GPUs: f.gpus,
+		TTL: time.Duration(f.ttl), Job: job, Account: orDefault(f.account, getenv("SLURM_JOB_ACCOUNT")),
+		Buffer: max(uint64(f.buffer), (uint64(largest)+page-1)/page*page),
+		Tasks:  client.TaskOptions{Timeout: time.Duration(f.timeout), Retries: f.retries},
+	}, nil
+}
+
+// slurmJob is the Slurm job that this command is part of, 0 for none: its lease ends with it.
+func slurmJob(getenv func(string) string) (uint32, error) {
+	text := getenv("SLURM_JOB_ID")
+	if text == "" {
+		return 0, nil
+	}
+	job, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return 0, usage("SLURM_JOB_ID is %q: want a number", text)
+	}
+	return uint32(job), nil
+}
