@@ -46,12 +46,25 @@ deps: ## install what is missing (Debian, as root); elsewhere print the list
 .PHONY: build
 build: go-build $(BUILD_TARGETS) ## everything, under build/ laid out like an installation
 
-.PHONY: go-build
-go-build:
-	@mkdir -p $(BUILD)/bin $(BUILD)/libexec/gleaner $(BUILD)/lib/slurm $(BUILD)/include $(BUILD)/tools
-	@if [ -n "$(BIN_GO)" ]; then $(GO) build $(GOFLAGS_BUILD) -o $(BUILD)/bin/ $(BIN_GO:%=./cmd/%); fi
-	@if [ -n "$(wildcard cmd/executor/*.go)" ]; then CGO_ENABLED=0 $(GO) build $(GOFLAGS_LEAN) -o $(BUILD)/libexec/gleaner/executor ./cmd/executor; fi
-	@if [ -n "$(wildcard cmd/launch/*.go)" ]; then $(GO) build -tags seccomp $(GOFLAGS_LEAN) -o $(BUILD)/libexec/gleaner/launch ./cmd/launch; fi
+# Go knows itself what is up to date.
+BIN_TARGETS := $(BIN_GO:%=go-bin-%)
+.PHONY: go-build go-executor go-launch go-tools $(BIN_TARGETS)
+go-build: $(BIN_TARGETS) go-tools $(if $(wildcard cmd/executor/*.go),go-executor) $(if $(wildcard cmd/launch/*.go),go-launch)
+
+$(BIN_TARGETS): go-bin-%:
+	@mkdir -p $(BUILD)/bin
+	@$(GO) build $(GOFLAGS_BUILD) -o $(BUILD)/bin/ ./cmd/$*
+
+go-executor:
+	@mkdir -p $(BUILD)/libexec/gleaner
+	@CGO_ENABLED=0 $(GO) build $(GOFLAGS_LEAN) -o $(BUILD)/libexec/gleaner/executor ./cmd/executor
+
+go-launch:
+	@mkdir -p $(BUILD)/libexec/gleaner
+	@$(GO) build -tags seccomp $(GOFLAGS_LEAN) -o $(BUILD)/libexec/gleaner/launch ./cmd/launch
+
+go-tools:
+	@mkdir -p $(BUILD)/tools
 	@$(GO) build -trimpath -o $(BUILD)/tools/ ./test/cluster/cmd/cluster ./test/tally
 
 .PHONY: test
@@ -87,7 +100,7 @@ WITHOUT ?=
 
 .PHONY: cluster-up
 cluster-up: cluster-tool ## NODES=4 MODE=virtual|cgroup DIR=.cluster WITHOUT="agentd gate"
-	@$(MAKE) --no-print-directory build || echo "cluster-up: the build failed; going on with what is built"
+	@$(MAKE) --no-print-directory -k build || echo "cluster-up: the build failed; going on with what is built"
 	@$(BUILD)/tools/cluster up -dir "$(DIR)" -build "$(CURDIR)/$(BUILD)" -nodes "$(NODES)" -mode "$(MODE)" -without "$(WITHOUT)"
 
 .PHONY: cluster-down

@@ -129,21 +129,10 @@ func (c *Cluster) up(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.waitIdle(ctx)
-}
-
-// waitIdle waits until slurmctld calls every node idle.
-func (c *Cluster) waitIdle(ctx context.Context) error {
-	var said string
-	err := until(ctx, startTimeout, func() bool {
-		out, err := c.Command(ctx, "sinfo", "-h", "-t", "idle", "-o", "%D %T").CombinedOutput()
-		said = strings.TrimSpace(string(out))
-		return err == nil && said == fmt.Sprintf("%d idle", c.Nodes)
-	})
-	if err != nil {
-		return fmt.Errorf("wait for %d idle nodes: %w; sinfo says %q", c.Nodes, err, said)
+	if err := c.waitIdle(ctx); err != nil {
+		return err
 	}
-	return nil
+	return c.waitConnected(ctx)
 }
 
 // Down ends the cluster: no process, mount, cgroup or file of it is left. It may be repeated.
@@ -181,20 +170,4 @@ func (c *Cluster) Command(ctx context.Context, name string, args ...string) *exe
 	cmd.Env = append(cmd.Env, c.Env()...)
 	cmd.WaitDelay = 2 * time.Second
 	return cmd
-}
-
-// until asks ok every 20 ms until it holds, ctx ends or the time is over.
-func until(ctx context.Context, limit time.Duration, ok func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-	return nil
 }

@@ -3,9 +3,6 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -122,18 +119,13 @@ func (c *Cluster) daemon(role string) (daemon, error) {
 	return daemon{}, fmt.Errorf("cluster %s has no role %q; it has %s", c.Name, role, strings.Join(c.Roles(), " "))
 }
 
-// ready says whether the daemon answers.
-func (d *daemon) ready() bool {
-	network, address := "unix", d.socket
-	if d.socket == "" {
-		network, address = "tcp", d.tcp
+// ready says whether the daemon listens.
+func (c *Cluster) ready(d daemon) bool {
+	if d.socket != "" {
+		return listensUnix(d.socket, c.children.sockets[d.role])
 	}
-	conn, err := net.Dial(network, address)
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
+	_, port, _ := strings.Cut(d.tcp, ":")
+	return listensTCP(port)
 }
 
 // waitReady waits until a started daemon answers. A daemon that dies before is an error.
@@ -141,7 +133,7 @@ func (c *Cluster) waitReady(ctx context.Context, d daemon) error {
 	died := false
 	err := until(ctx, startTimeout, func() bool {
 		died = c.PID(d.role) == 0
-		return died || d.ready()
+		return died || c.ready(d)
 	})
 	if died {
 		return fmt.Errorf("%s ended at its start; see %s", d.role, c.Log(d.role))
@@ -206,20 +198,4 @@ func (c *Cluster) Restart(ctx context.Context, role string) error {
 		}
 	}
 	return c.Start(ctx, role)
-}
-
-// LogTails is the end of each daemon's log, for the text of an error.
-func (c *Cluster) LogTails(lines int) string {
-	var b strings.Builder
-	files, _ := filepath.Glob(c.path("log", "*.log"))
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil || len(text) == 0 {
-			continue
-		}
-		all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-		all = all[max(0, len(all)-lines):]
-		fmt.Fprintf(&b, "--- %s\n%s\n", filepath.Base(file), strings.Join(all, "\n"))
-	}
-	return b.String()
 }

@@ -24,9 +24,20 @@ type record struct {
 	Args  []string `json:"args"`
 }
 
-// children reaps the daemons that this process started.
+// children reaps the daemons that this process started, and remembers the sockets that they found in their places.
 type children struct {
-	wait sync.WaitGroup
+	wait    sync.WaitGroup
+	sockets map[string]os.FileInfo // by role
+}
+
+func (c *children) found(d daemon) {
+	if c.sockets == nil {
+		c.sockets = map[string]os.FileInfo{}
+	}
+	delete(c.sockets, d.role)
+	if info, err := os.Stat(d.socket); d.socket != "" && err == nil {
+		c.sockets[d.role] = info
+	}
 }
 
 // start runs a daemon in a session of its own, with its output in its log.
@@ -47,6 +58,7 @@ func (c *Cluster) start(d daemon) error {
 		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C", "TMPDIR=/tmp",
 		"SLURM_CONF=" + c.SlurmConf(), member + c.Dir,
 	}, d.env...)
+	c.children.found(d)
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", d.role, err)
 	}
