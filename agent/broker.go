@@ -89,7 +89,7 @@ func stopDetail(reason api.EndReason) string {
 
 // welcome takes the broker's key and ends what no lease wants any more.
 func (l *loop) welcome(w *api.Welcome, now time.Time) {
-	l.log.Info("broker knows this node", "node", l.cfg.Node)
+	l.log.Info("broker knows this node", "keeps", len(w.GetKeep()))
 	if !bytes.Equal(l.publicKey, w.GetPublicKey()) {
 		l.publicKey = w.GetPublicKey()
 		for _, e := range l.executors {

@@ -133,6 +133,7 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 		l.waiting[v.ID].Answer(kind, len(v.Evicted))
 		delete(l.waiting, v.ID)
 		took := time.Since(v.Received)
+		l.log.Debug("claim answered", "job", v.Job, "path", v.Path, "complete", v.Complete, "evicted", len(v.Evicted), "took", took)
 		l.metrics.claim(took, len(v.Evicted))
 		l.record(&api.AgentMessage{Message: &api.AgentMessage_Claim{Claim: &api.Claim{
 			JobId: v.Job, Path: v.Path, Time: timestamppb.New(v.Received), Duration: durationpb.New(took),

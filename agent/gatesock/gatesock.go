@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -152,6 +153,9 @@ func (s *Server) converse(ctx context.Context, conn *net.UnixConn) error {
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(readDeadline))
 	f, err := gate.Read(conn)
+	if errors.Is(err, io.EOF) && !errors.Is(err, gate.ErrFrame) {
+		return nil // it only looked whether anybody listens
+	}
 	if err != nil {
 		return fmt.Errorf("read frame of pid %d: %w", cred.Pid, err)
 	}
