@@ -289,6 +289,8 @@ static int progress(struct gf_ofi *o) {
 	return fail(o->lib, o->error, sizeof o->error, "operation on peer", x.err);
 }
 
+int gf_ofi_advance(struct gf_ofi *o) { return progress(o); }
+
 int gf_ofi_poll(struct gf_ofi *o, struct gf_ofi_received *r) {
 	struct buffer *b;
 

@@ -50,6 +50,8 @@ int gf_ofi_send(struct gf_ofi *o, uint64_t peer, const struct gf_message *m, con
 
 /* gf_ofi_poll makes progress and returns 1 with a message, 0 without one, -1 when an operation has failed (gf_ofi_error). */
 int gf_ofi_poll(struct gf_ofi *o, struct gf_ofi_received *r);
+/* gf_ofi_advance makes progress only: what arrives waits for gf_ofi_poll. */
+int gf_ofi_advance(struct gf_ofi *o);
 void gf_ofi_done(struct gf_ofi *o, uint32_t index);
 const char *gf_ofi_error(const struct gf_ofi *o);
 

@@ -1,0 +1,184 @@
+package executor
+
+import (
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/fabric/control"
+)
+
+// quietTicks is how many ticks without a deadline pass before the supervisor sleeps until it is woken.
+const quietTicks = 100
+
+// workerEvent is what a worker says.
+type workerEvent struct {
+	worker  *worker
+	command command
+}
+
+// start runs a worker on the library. If that fails every client is told.
+func (s *supervisor) start() {
+	if s.worker != nil {
+		return
+	}
+	w, err := spawn(s.cfg.Worker, s.assign, s.code)
+	if err != nil {
+		s.fail(ending{kind: kindLoadFailed, text: err.Error()})
+		return
+	}
+	s.worker = w
+	select {
+	case s.forked <- struct{}{}:
+	default:
+	}
+	s.loadEnds = time.Now().Add(s.cfg.LoadTimeout)
+	s.ticker.Reset(s.cfg.LoadTimeout)
+	s.group.Go(func() {
+		for {
+			c, err := w.receive()
+			if err != nil {
+				return
+			}
+			s.post(workerEvent{w, c})
+		}
+	})
+}
+
+// fail tells all clients that the library cannot be used, and lets them go; whoever comes again makes another try.
+func (s *supervisor) fail(e ending) {
+	s.cfg.Log.Info("library cannot be used", "reason", e.text, "kind", e.kind, "signal", e.signal)
+	for _, c := range s.everyone() {
+		if c.admitted {
+			c.send(control.Failed(e.kind, e.signal, e.text))
+			c.attached = false
+			s.drop(c)
+		}
+	}
+}
+
+func (s *supervisor) workerSays(m command) {
+	w := s.worker
+	switch m.op {
+	case opLoaded:
+		w.serving = true
+		s.ticker.Stop()
+		for _, c := range s.everyone() {
+			if c.attach != nil {
+				s.passOn(c)
+			} else if c.attached {
+				c.attached = false
+				c.send(control.Restarted())
+			}
+		}
+	case opFailed:
+		w.doomed = &ending{kind: m.status, text: m.text}
+		w.kill()
+	case opAttached:
+		c := s.clients[m.connection]
+		if c == nil {
+			return
+		}
+		if m.status != 0 {
+			s.refuse(c, refusal{refusedAttach, m.text})
+			return
+		}
+		c.send(control.Attach{Key: m.key, Base: m.base, Address: m.address}.Encode(control.TypeAttached))
+	case opWake:
+		s.quiet = 0
+		s.watch()
+	}
+}
+
+// watch looks at the deadline of what runs and at the time that loading takes.
+func (s *supervisor) watch() {
+	w := s.worker
+	if w == nil || w.doomed != nil {
+		return
+	}
+	if !w.serving {
+		if left := time.Until(s.loadEnds); left > 0 {
+			s.ticker.Reset(left)
+			return
+		}
+		w.doomed = &ending{kind: kindLoadFailed, text: "its constructors did not return within " + s.cfg.LoadTimeout.String()}
+		w.kill()
+		return
+	}
+	r, deadline, generation, running := w.state.running()
+	next := tick
+	if running && deadline != 0 {
+		s.quiet = 0
+		left := time.Duration(deadline - monotonic())
+		if left <= 0 {
+			s.condemn(r, generation, ending{kind: kindDeadline})
+			return
+		}
+		next = min(next, max(left, time.Millisecond/2))
+	} else if s.quiet++; s.quiet >= quietTicks {
+		// The flag goes up first: what begins from now on wakes, what has begun before is seen here.
+		w.state.wakeAsleep.Store(1)
+		if _, deadline, _, running := w.state.running(); !running || deadline == 0 {
+			return
+		}
+	}
+	s.ticker.Reset(next)
+}
+
+// condemn ends the request that runs, if it still does, and with it the worker.
+func (s *supervisor) condemn(r request, generation uint64, e ending) {
+	if s.worker.doomed != nil || !s.worker.state.condemn(generation) {
+		s.ticker.Reset(tick)
+		return
+	}
+	s.worker.doomed, s.worker.victim = &e, &r
+	s.worker.kill()
+}
+
+// exited follows the end of a process; orphans of a function end here too.
+func (s *supervisor) exited(e exit) {
+	w := s.worker
+	if w == nil || e.pid != w.pid {
+		return
+	}
+	w.kill() // what the function has started in its process group
+	s.worker = nil
+	s.ticker.Stop()
+	end := diagnose(e.status, w.doomed, w.state.faultGuard.Load() != 0)
+	victim := w.victim
+	if r, _, _, running := w.state.running(); victim == nil && running {
+		victim = &r
+	}
+	if !w.serving {
+		if w.doomed == nil {
+			end = end.whileLoading()
+		}
+		w.close()
+		s.fail(end)
+		return
+	}
+	s.cfg.Log.Info("worker ended", "status", int(e.status), "kind", end.kind, "signal", end.signal)
+	if s.idle++; victim != nil {
+		s.idle = 0
+	}
+	if s.idle > maxIdleCrashes {
+		w.close()
+		s.fail(end)
+		return
+	}
+	s.notify(w, victim, end)
+	w.close()
+	s.start()
+}
+
+// notify tells each client how its running request ended, or that none of its was running.
+func (s *supervisor) notify(w *worker, victim *request, end ending) {
+	for _, c := range s.everyone() {
+		if !c.attached {
+			continue
+		}
+		notice := control.Crashed{Begun: w.state.begun[c.id].Load(), Kind: end.kind, Signal: end.signal, Text: end.text}
+		if victim != nil && victim.connection == c.id {
+			notice.Seq = victim.seq
+		}
+		c.send(notice.Encode())
+	}
+}

@@ -1,0 +1,119 @@
+/* worker SYMBOL HOST PROVIDER, with descriptors 3 (socket to the supervisor), 4 (state page) and 5 (library). */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+enum { FD_COMMAND = 3, FD_STATE = 4, FD_CODE = 5 };
+
+static struct worker self;
+
+static inline void pause_cpu(void) {
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#endif
+}
+
+/* serve_round takes at most one request of each ring and one message, so that nobody starves. */
+static int serve_round(struct worker *w) {
+	int served = 0;
+
+	for (int i = 0; i < GF_MAX_CONNECTIONS; i++) {
+		struct connection *c = &w->connections[i];
+		if (c->used && !c->dead && c->carrier == GF_RING) served += serve_ring(w, c);
+	}
+	return served + serve_ofi(w);
+}
+
+/* arm fills p with what to wait for and returns how many, or 0 when something has come meanwhile. */
+static nfds_t arm(struct worker *w, struct pollfd *p, int lower_only) {
+	nfds_t n = 0;
+	int ready = 0, fd;
+
+	p[n++] = (struct pollfd){.fd = w->command, .events = POLLIN};
+	for (int i = 0; i < GF_MAX_CONNECTIONS; i++) {
+		struct connection *c = &w->connections[i];
+		if (!c->used || c->dead || c->carrier != GF_RING) continue;
+		if (lower_only) {
+			atomic_store(&c->view.shared->worker_sleeps, 0);
+			continue;
+		}
+		if (!gf_ring_sleep(&c->view.shared->worker_sleeps, &c->requests)) ready = 1;
+		p[n++] = (struct pollfd){.fd = c->worker_wake, .events = POLLIN};
+	}
+	if (w->ofi != NULL && !lower_only) {
+		fd = gf_ofi_sleep(w->ofi);
+		if (fd < 0) ready = 1;
+		p[n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+	}
+	return ready ? 0 : n;
+}
+
+static void rest(struct worker *w) {
+	struct pollfd p[GF_MAX_CONNECTIONS + 2];
+	nfds_t n = arm(w, p, 0);
+	uint64_t count;
+
+	if (n > 0) {
+		atomic_fetch_add(&w->state->spin_ns, (uint64_t)(worker_now() - w->mark));
+		poll(p, n, -1);
+		for (nfds_t i = 1; i < n; i++) {
+			/* A libfabric descriptor is never an eventfd of ours; it is last and left to libfabric. */
+			if (p[i].revents == 0 || (w->ofi != NULL && i == n - 1)) continue;
+			if (read(p[i].fd, &count, sizeof count) < 0) continue;
+		}
+		w->mark = worker_now();
+		if (p[0].revents != 0) worker_commands(w);
+	}
+	arm(w, p, 1);
+}
+
+static void loop(struct worker *w) {
+	int idle = 0;
+
+	for (;;) {
+		if (serve_round(w) > 0) {
+			idle = 0;
+			continue;
+		}
+		if (atomic_load_explicit(&w->state->commands, memory_order_relaxed) != w->seen_commands) worker_commands(w);
+		if (++idle % 32 == 0 && (w->spin_ns == 0 || worker_now() - w->mark > w->spin_ns)) rest(w);
+		pause_cpu();
+	}
+}
+
+int main(int argc, char **argv) {
+	struct worker *w = &self;
+	struct gf_command told = {.op = GF_OP_LOADED};
+	void *m;
+
+	if (argc != 4) return 2;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	m = mmap(NULL, sizeof *w->state, PROT_READ | PROT_WRITE, MAP_SHARED, FD_STATE, 0);
+	if (m == MAP_FAILED) return 2;
+	for (int fd = FD_COMMAND; fd <= FD_CODE; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
+	w->state = m;
+	w->command = FD_COMMAND;
+	w->host = argv[2];
+	w->provider = argv[3];
+	worker_catch_faults(w);
+	told.status = worker_load(w, FD_CODE, argv[1], told.text, sizeof told.text);
+	if (told.status != GF_OK) {
+		told.op = GF_OP_FAILED;
+		worker_tell(w, &told);
+		return 0;
+	}
+	close(FD_CODE);
+	atomic_store(&w->state->loaded, 1);
+	worker_tell(w, &told);
+	w->mark = worker_now();
+	loop(w);
+}

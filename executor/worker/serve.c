@@ -1,0 +1,127 @@
+#define _GNU_SOURCE
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "worker.h"
+
+enum { REPLY_PATIENCE_MS = 1000 };
+
+int64_t worker_now(void) {
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* begin makes the request visible to the supervisor before the function runs. */
+static void begin(struct worker *w, struct connection *c, const struct request *r, int64_t start) {
+	struct gf_state *s = w->state;
+
+	atomic_store_explicit(&s->connection, c->id, memory_order_relaxed);
+	atomic_store_explicit(&s->seq, r->seq, memory_order_relaxed);
+	atomic_store_explicit(&s->start, start, memory_order_relaxed);
+	atomic_store_explicit(&s->deadline, r->timeout > 0 ? start + r->timeout : 0, memory_order_relaxed);
+	atomic_store_explicit(&s->begun[c->id], r->seq, memory_order_relaxed);
+	if (c->carrier == GF_RING) atomic_store_explicit(&c->view.shared->begun, r->seq, memory_order_relaxed);
+	atomic_store(&s->run, w->generation | GF_RUNNING);
+	if (r->timeout > 0 && atomic_exchange(&s->wake_asleep, 0) != 0) {
+		struct gf_command wake = {.op = GF_OP_WAKE};
+		worker_tell(w, &wake);
+	}
+}
+
+/* end takes the run back; a request that the supervisor has condemned meanwhile never ends here. */
+static void end(struct worker *w) {
+	uint64_t running = w->generation | GF_RUNNING;
+
+	if (!atomic_compare_exchange_strong(&w->state->run, &running, w->generation + GF_GENERATION)) {
+		for (;;) pause();
+	}
+	w->generation += GF_GENERATION;
+}
+
+/* execute runs the function on what the client has asked for, if that is sound. */
+static uint32_t execute(struct worker *w, struct connection *c, const struct request *r, uint32_t *size) {
+	struct gf_state *s = w->state;
+	uint64_t bytes;
+	int64_t start, stop;
+
+	*size = 0;
+	if (r->slot >= gf_layout_total(&c->view.layout)) return GF_BAD_REQUEST;
+	bytes = gf_layout_place(&c->view.layout, r->slot).bytes;
+	if (r->size > bytes || r->cap > bytes) return GF_BAD_REQUEST;
+	start = worker_now();
+	begin(w, c, r, start);
+	*size = w->run(c->view.request[r->slot], r->size, c->view.result[r->slot]);
+	end(w);
+	stop = worker_now();
+	atomic_store_explicit(&s->spin_ns, atomic_load_explicit(&s->spin_ns, memory_order_relaxed) + (uint64_t)(start - w->mark), memory_order_relaxed);
+	atomic_store_explicit(&s->busy_ns, atomic_load_explicit(&s->busy_ns, memory_order_relaxed) + (uint64_t)(stop - start), memory_order_relaxed);
+	atomic_store_explicit(&s->invocations, atomic_load_explicit(&s->invocations, memory_order_relaxed) + 1, memory_order_relaxed);
+	w->mark = stop;
+	return *size > r->cap ? GF_TOO_LARGE : GF_OK;
+}
+
+int serve_ring(struct worker *w, struct connection *c) {
+	struct gf_desc d;
+	uint64_t one = 1;
+
+	if (!gf_ring_pop(&c->requests, &d)) return 0;
+	struct request r = {.seq = d.seq, .slot = d.slot, .size = d.size, .cap = d.cap, .timeout = d.timeout};
+	d.status = execute(w, c, &r, &d.size);
+	gf_ring_push(&c->replies, &d);
+	if (gf_ring_must_wake(&c->view.shared->client_sleeps) && write(c->client_wake, &one, sizeof one) < 0) return 1;
+	return 1;
+}
+
+/* patient repeats what the carrier could not take, for so long as a live client needs at most. */
+static int patient(struct worker *w, int64_t *until) {
+	int64_t now = worker_now();
+
+	if (*until == 0) *until = now + (int64_t)REPLY_PATIENCE_MS * 1000000;
+	gf_ofi_advance(w->ofi);
+	return now < *until;
+}
+
+static void reply_ofi(struct worker *w, struct connection *c, struct gf_message *m, uint32_t status) {
+	struct gf_place p = gf_layout_place(&c->view.layout, m->slot);
+	uint32_t payload = status == GF_OK ? m->size : 0;
+	int is_inline = payload <= GF_INLINE_BYTES, rc = 0;
+	int64_t until = 0;
+
+	m->status = status;
+	m->flags = is_inline ? GF_MESSAGE_INLINE : 0;
+	m->cookie = c->cookie;
+	if (!is_inline) {
+		while ((rc = gf_ofi_write(w->ofi, c->peer, &c->memory, p.result, payload, c->peer_base + p.result, c->peer_key)) == 1 && patient(w, &until)) continue;
+	}
+	if (rc == 0) {
+		while ((rc = gf_ofi_send(w->ofi, c->peer, m, c->arena + p.result, is_inline ? payload : 0)) == 1 && patient(w, &until)) continue;
+	}
+	if (rc != 0) c->dead = 1;
+}
+
+static void serve_message(struct worker *w, struct gf_ofi_received *r) {
+	struct gf_message m = r->message;
+	struct connection *c = m.connection < GF_MAX_CONNECTIONS ? &w->connections[m.connection] : NULL;
+	int whole = (m.flags & GF_MESSAGE_INLINE) == 0 || m.size == r->payload_bytes;
+
+	if (c == NULL || !c->used || c->dead || c->carrier != GF_OFI || m.cookie != c->cookie || m.slot >= gf_layout_total(&c->view.layout) || !whole) {
+		gf_ofi_done(w->ofi, r->index);
+		return;
+	}
+	if ((m.flags & GF_MESSAGE_INLINE) != 0) memcpy(c->view.request[m.slot], r->payload, m.size);
+	gf_ofi_done(w->ofi, r->index);
+	struct request q = {.seq = m.seq, .slot = m.slot, .size = m.size, .cap = m.cap, .timeout = m.timeout};
+	uint32_t status = execute(w, c, &q, &m.size);
+	reply_ofi(w, c, &m, status);
+}
+
+int serve_ofi(struct worker *w) {
+	struct gf_ofi_received r;
+
+	if (w->ofi == NULL || gf_ofi_poll(w->ofi, &r) != 1) return 0;
+	serve_message(w, &r);
+	return 1;
+}

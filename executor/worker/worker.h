@@ -1,0 +1,60 @@
+/* The worker: one process that holds a user's shared library and serves its function to all connections of a lease, one request
+ * after the other on one thread. It trusts its supervisor alone, which it may not outlive; everything it maps can be scribbled
+ * on by the function, which harms nobody but the function's owner. */
+#ifndef GLEANER_WORKER_H
+#define GLEANER_WORKER_H
+
+#include "layout.h"
+#include "ofi.h"
+#include "ring.h"
+
+typedef uint32_t function(void *args, uint32_t size, void *result);
+
+struct connection {
+	int used;
+	int dead; /* its client cannot be written to */
+	uint32_t id;
+	uint32_t carrier;
+	struct gf_view view;
+	struct gf_ring requests, replies; /* ring */
+	int worker_wake, client_wake;
+	uint64_t cookie, peer, peer_key, peer_base; /* ofi */
+	uint8_t *arena;
+	struct gf_ofi_memory memory;
+	int64_t spin_ns;
+};
+
+struct worker {
+	int command; /* socket to the supervisor */
+	struct gf_state *state;
+	function *run;
+	const char *host, *provider;
+	struct gf_ofi *ofi; /* opened with the first connection that needs it */
+	struct connection connections[GF_MAX_CONNECTIONS];
+	uint32_t seen_commands;
+	int64_t spin_ns; /* the longest of all connections, INT64_MAX for always */
+	int64_t mark;    /* end of the last request or of the last sleep */
+	uint64_t generation;
+};
+
+struct request {
+	uint64_t seq;
+	uint32_t slot, size, cap;
+	int64_t timeout;
+};
+
+int64_t worker_now(void);
+
+/* load.c: failures are a gf_status with a text in why. */
+uint32_t worker_load(struct worker *w, int code, const char *symbol, char *why, size_t why_bytes);
+void worker_catch_faults(struct worker *w);
+
+/* serve.c: each returns how many requests it has served. */
+int serve_ring(struct worker *w, struct connection *c);
+int serve_ofi(struct worker *w);
+
+/* attach.c: reads the supervisor's commands; exits when the supervisor is gone. */
+void worker_commands(struct worker *w);
+void worker_tell(struct worker *w, const struct gf_command *command);
+
+#endif
