@@ -10,7 +10,7 @@
 //	6      2    flags
 //	8      4    length of the whole frame, at most MaxFrame
 //	12     4    job id
-//	16     4    step id (0xfffffffb for the batch step, 0xfffffffc for the extern step)
+//	16     4    step id (0xfffffffb for the batch step, 0xfffffffc for the extern step, 0xfffffffe from Prolog and Epilog, which belong to none)
 //	20     4    uid of the job
 //	24     8    memory in MiB allocated to the job on this node; MemoryUnknown when it cannot be known
 //	32     8    in a Claim, Warn or Release: CLOCK_REALTIME ns when the sender started; in an answer: ns spent since the claim was read

@@ -251,7 +251,14 @@ func TestBadConfig(t *testing.T) {
 }
 
 func FuzzText(f *testing.F) {
-	f.Add(file(f, "nodes.txt"), file(f, "queue.txt"), file(f, "jobs.txt"))
+	firstLine := func(name string) string {
+		line, _, _ := strings.Cut(file(f, name), "\n")
+		return line
+	}
+	f.Add(firstLine("nodes.txt"), firstLine("queue.txt"), firstLine("jobs.txt"))
+	f.Add("NodeName=n1 State=MIXED+DRAIN CPUTot=8 CPUAlloc=1 Sockets=2 CoresPerSocket=2 ThreadsPerCore=2 Boards=1 Reason=a b [root@now]",
+		"7|RUNNING|1000|ann|lab|main|2026-11-23T05:15:56|NONE|n[1-2]",
+		"JobId=7 JobName=x JOB_GRES=gpu:1   Nodes=n[1-2] CPU_IDs=0-3 Mem=10 GRES=gpu:1(IDX:0) MinCPUsNode=1")
 	f.Fuzz(func(t *testing.T, nodes, queue, jobs string) {
 		v := &View{}
 		var err error
@@ -271,9 +278,12 @@ func FuzzText(f *testing.F) {
 }
 
 func FuzzREST(f *testing.F) {
-	for _, version := range []string{"36", "38"} {
-		f.Add([]byte(file(f, "v0.0."+version+".nodes.json")), []byte(file(f, "v0.0."+version+".jobs.json")))
-	}
+	f.Add([]byte(`{"nodes":[{"name":"n1","state":["MIXED"],"cpus":8,"sockets":2,"cores":4,"alloc_cpus":{"set":true,"number":2}}]}`),
+		[]byte(`{"jobs":[{"job_id":7,"job_state":"RUNNING","user_id":1,"nodes":"n1","job_resources":{"nodes":{"allocation":[{"name":"n1",`+
+			`"sockets":[{"index":1,"cores":[{"index":0,"status":["ALLOCATED"]}]}]}]}}}]}`))
+	f.Add([]byte(`{"nodes":[{"name":"n1","state":"idle","state_flags":["DRAIN"]}]}`),
+		[]byte(`{"jobs":[{"job_id":7,"job_state":"RUNNING","user_id":1,"nodes":"n[1-2]","job_resources":{"allocated_nodes":`+
+			`{"0":{"sockets":{"5":{"cores":{"0":"allocated"}}},"memory":100,"cpus":3},"1":{"sockets":{"5":"unassigned"}}}}}]}`))
 	f.Fuzz(func(t *testing.T, nodes, jobs []byte) {
 		if v, err := decodeView(nodes, jobs); err == nil {
 			settle(v)
