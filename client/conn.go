@@ -52,10 +52,10 @@ func classify(err, cause error) dispatch.Outcome {
 		return dispatch.Succeeded
 	case errors.As(err, &function):
 		return dispatch.FunctionFailed
-	case errors.As(cause, &left):
-		return left.outcome()
 	case errors.As(err, &gone) && !gone.Began:
 		return dispatch.Returned
+	case errors.As(cause, &left):
+		return left.outcome()
 	case errors.As(err, &gone) && strings.HasPrefix(gone.Reason, "evicted"):
 		return dispatch.Evicted
 	case errors.As(err, &refused), errors.Is(err, fabric.ErrClosed):

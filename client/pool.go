@@ -33,7 +33,7 @@ type Counts struct {
 	Executors int    // connected now
 	Evicted   uint64 // executors lost to Slurm's jobs
 	Lost      uint64 // executors lost otherwise
-	Retried   uint64 // runs of tasks beyond the first
+	Retried   uint64 // runs that were lost or failed, and are made again
 	OK        uint64 // tasks with a result
 	Failed    uint64 // tasks with a final error
 	Waiting   int    // tasks that wait for an executor
@@ -170,7 +170,9 @@ func (p *pool) run(ctx context.Context, c *Call, m *member) ([]byte, error) {
 func (p *pool) conclude(c *Call, m *member, a Attempt, outcome dispatch.Outcome, output []byte, err error) {
 	id := c.result.Index
 	p.mu.Lock()
-	c.result.Attempts = append(c.result.Attempts, a)
+	if outcome != dispatch.Returned { // what never began is no run
+		c.result.Attempts = append(c.result.Attempts, a)
+	}
 	verdict := p.machine.Finish(id, outcome)
 	switch {
 	case outcome == dispatch.Succeeded:
@@ -185,11 +187,12 @@ func (p *pool) conclude(c *Call, m *member, a Attempt, outcome dispatch.Outcome,
 			verdict, err = dispatch.Failed, context.Cause(c.ctx)
 		}
 	}
-	if verdict == dispatch.Again {
+	switch {
+	case verdict != dispatch.Again:
+		delete(p.calls, id)
+	case outcome != dispatch.Returned:
 		p.counts.Retried++
 		p.tell(&c.result, api.TaskRecord_WAITING)
-	} else {
-		delete(p.calls, id)
 	}
 	p.dispatch()
 	p.mu.Unlock()
