@@ -1,0 +1,202 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// residue is how many bytes an empty cgroup may still be charged for: a page or two that the kernel has not given back yet.
+const residue = 1 << 20
+
+// look compares what the job was given on its node with what is harvested there.
+func look(m machine, parent string, j job) Finding {
+	node := j.node()
+	f := Finding{Job: j.get("SLURM_JOB_ID"), Step: j.step(), Node: node, Harvested: []Cgroup{}, Violations: []string{}}
+	against := func(format string, args ...any) { f.Violations = append(f.Violations, fmt.Sprintf(format, args...)) }
+	if f.Job == "" || node == "" {
+		against("no Slurm job: SLURM_JOB_ID or SLURMD_NODENAME is not set")
+		return f
+	}
+	all := m.processes()
+	f.Processes = len(all)
+	if f.Processes == 0 {
+		against("no process can be seen in /proc")
+	}
+	f.Harvested = append(f.Harvested, m.harvested(parent, node, all)...)
+	f.Elsewhere = elsewhere(all, parent, node)
+	for _, p := range strays(all, parent) {
+		against("process %d (%s) is an executor outside of %s", p.pid, p.exe, parent)
+	}
+
+	size, err := m.size(node)
+	if err != nil {
+		against("cannot tell: %v", err)
+		return f
+	}
+	given, err := m.allocations(node, f.Job, all)
+	if err != nil {
+		against("cannot tell: %v", err)
+		return f
+	}
+	f.NodeCPUs, f.JobCPUs = size.cpus, given[f.Job].cpus
+	f.Exclusive = f.JobCPUs >= f.NodeCPUs
+	f.Violations = append(f.Violations, judge(f.Harvested, size, given, f.Exclusive)...)
+	f.Violations = append(f.Violations, judgeCores(f.Harvested, m.ownCores(all), all)...)
+	f.Violations = append(f.Violations, m.judgeGPUs(f.Harvested, j.gpus())...)
+	f.OwnerFirst = len(f.Violations) == 0
+	return f
+}
+
+// judge compares sums. On a node that the job has alone nothing may be left; else all must fit beside all started jobs.
+func judge(harvested []Cgroup, size nodeSize, given map[string]allocation, exclusive bool) []string {
+	var bad []string
+	var cores float64
+	var memory int64
+	for _, c := range harvested {
+		switch {
+		case len(c.Pids) == 0:
+			if c.MemoryUsed > residue {
+				bad = append(bad, fmt.Sprintf("%s has no process but still holds %d bytes", c.ID, c.MemoryUsed))
+			}
+			continue
+		case exclusive:
+			bad = append(bad, fmt.Sprintf("%s still has processes %v on a node that the job has alone", c.ID, c.Pids))
+		case c.QuotaCores < 0 && c.CPUs == "":
+			bad = append(bad, fmt.Sprintf("%s has no bound on its cores", c.ID))
+		case c.MemoryLimit < 0:
+			bad = append(bad, fmt.Sprintf("%s has no bound on its memory", c.ID))
+		}
+		cores += held(c)
+		memory += max(c.MemoryLimit, 0)
+	}
+	if exclusive {
+		return bad
+	}
+	jobs := allocation{}
+	for _, a := range given {
+		jobs.cpus += a.cpus
+		jobs.memoryMB += a.memoryMB
+	}
+	if cores > 0 && cores+float64(jobs.cpus) > float64(size.cpus)+0.001 {
+		bad = append(bad, fmt.Sprintf("harvested %.2f cores and %d cores of jobs do not fit into %d", cores, jobs.cpus, size.cpus))
+	}
+	if memory > 0 && memory>>20+jobs.memoryMB > size.memoryMB {
+		bad = append(bad, fmt.Sprintf("harvested %d MiB and %d MiB of jobs do not fit into %d MiB", memory>>20, jobs.memoryMB, size.memoryMB))
+	}
+	return bad
+}
+
+func held(c Cgroup) float64 {
+	cores := float64(len(cpuList(c.CPUs)))
+	if c.QuotaCores >= 0 {
+		return c.QuotaCores
+	}
+	return cores
+}
+
+// ownCores returns the cores to which Slurm has bound the witness's job, nil when it binds none.
+func (m machine) ownCores(all []process) []int {
+	self := os.Getpid()
+	if s := m.read("proc/self-pid"); s != "" {
+		self = int(number(s, 0))
+	}
+	for _, p := range all {
+		if p.pid != self {
+			continue
+		}
+		for _, path := range p.cgroups {
+			if !jobInPath.MatchString(path + "/") {
+				continue
+			}
+			for _, file := range []string{
+				filepath.Join("sys/fs/cgroup/cpuset", path, "cpuset.cpus"), filepath.Join("sys/fs/cgroup", path, "cpuset.cpus"),
+				filepath.Join("sys/fs/cgroup", jobOf(path), "cpuset.cpus"),
+			} {
+				if s := m.read(file); s != "" {
+					return cpuList(s)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// judgeCores checks affinity masks and cpusets against the job's own cores, where Slurm binds jobs to cores.
+func judgeCores(harvested []Cgroup, own []int, all []process) []string {
+	var bad []string
+	byPid := map[int]process{}
+	for _, p := range all {
+		byPid[p.pid] = p
+	}
+	for _, c := range harvested {
+		for _, pid := range c.Pids {
+			for _, cpu := range cpuList(byPid[pid].affinity) {
+				if slices.Contains(own, cpu) {
+					bad = append(bad, fmt.Sprintf("process %d of %s may run on core %d of the job", pid, c.ID, cpu))
+					break
+				}
+			}
+		}
+	}
+	return bad
+}
+
+// judgeGPUs checks device lists and open files against the job's GPUs.
+func (m machine) judgeGPUs(harvested []Cgroup, gpus []string) []string {
+	var bad []string
+	for _, gpu := range gpus {
+		for _, c := range harvested {
+			if len(c.Pids) > 0 && slices.ContainsFunc(strings.Split(c.Devices, ", "), func(d string) bool {
+				return d == "a *:* rwm" || strings.HasPrefix(d, "c 195:"+gpu+" ")
+			}) {
+				bad = append(bad, fmt.Sprintf("%s may open GPU %s of the job", c.ID, gpu))
+			}
+			for _, pid := range c.Pids {
+				links, _ := filepath.Glob(filepath.Join(m.root, "proc", fmt.Sprint(pid), "fd", "*"))
+				for _, l := range links {
+					if to, _ := os.Readlink(l); to == "/dev/nvidia"+gpu {
+						bad = append(bad, fmt.Sprintf("process %d of %s has GPU %s of the job open", pid, c.ID, gpu))
+					}
+				}
+			}
+		}
+	}
+	return bad
+}
+
+// elsewhere counts harvested processes of the other nodes that share this machine.
+func elsewhere(all []process, parent, node string) int {
+	n := 0
+	for _, p := range all {
+		other := slices.ContainsFunc(p.cgroups, func(path string) bool { return strings.Contains(path, "/"+parent+"/") })
+		here := slices.ContainsFunc(p.cgroups, func(path string) bool { _, ok := below(path, parent, node); return ok })
+		if other && !here {
+			n++
+		}
+	}
+	return n
+}
+
+// strays finds executors and workers that run outside of every harvested cgroup.
+func strays(all []process, parent string) []process {
+	var found []process
+	for _, p := range all {
+		name := filepath.Base(p.exe)
+		if !strings.Contains(p.exe, "/libexec/gleaner/") || (name != "executor" && name != "worker") {
+			continue
+		}
+		if !slices.ContainsFunc(p.cgroups, func(path string) bool { return strings.Contains(path, "/"+parent+"/") }) {
+			found = append(found, p)
+		}
+	}
+	return found
+}
+
+// jobOf cuts a cgroup's path behind the job.
+func jobOf(path string) string {
+	before, _, _ := strings.Cut(path, "/step_")
+	return before
+}
