@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "ofi.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 
 #include "libfabric.h"
 
-enum { BUFFER_BYTES = (int)sizeof(struct gf_message) + GF_INLINE_BYTES, TX_DEPTH = 2 * GF_MAX_TOTAL, CQ_BATCH = 16 };
+enum { BUFFER_BYTES = (int)sizeof(struct gf_message) + GF_INLINE_BYTES, TX_DEPTH = 2 * GF_MAX_TOTAL, CQ_BATCH = 16, FIRST_REALTIME = 32 };
 
 struct buffer {
 	struct fi_context2 context; /* first, so that an op_context points to its buffer */
@@ -130,7 +131,7 @@ static int post_all(struct gf_ofi *o, char *why, size_t n) {
 	return 0;
 }
 
-int gf_ofi_open(struct gf_ofi **out, const struct gf_ofi_options *options, char *why, size_t why_bytes) {
+static int open_all(struct gf_ofi **out, const struct gf_ofi_options *options, char *why, size_t why_bytes) {
 	const struct gf_libfabric *lib = gf_libfabric_load(why, why_bytes);
 	struct gf_ofi *o;
 
@@ -150,6 +151,20 @@ int gf_ofi_open(struct gf_ofi **out, const struct gf_ofi_options *options, char 
 	}
 	*out = o;
 	return 0;
+}
+
+/* Libraries behind libfabric's providers (PSM) install fault handlers that end the process with status 1; the program's own
+ * handlers are put back. */
+int gf_ofi_open(struct gf_ofi **out, const struct gf_ofi_options *options, char *why, size_t why_bytes) {
+	struct sigaction before[FIRST_REALTIME];
+	int rc;
+
+	for (int i = 1; i < FIRST_REALTIME; i++) sigaction(i, NULL, &before[i]);
+	rc = open_all(out, options, why, why_bytes);
+	for (int i = 1; i < FIRST_REALTIME; i++) {
+		if (i != SIGKILL && i != SIGSTOP) sigaction(i, &before[i], NULL);
+	}
+	return rc;
 }
 
 void gf_ofi_close(struct gf_ofi *o) {

@@ -1,0 +1,50 @@
+/* One function with a command in its first byte, so that a single library serves every test. */
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+uint32_t run(void *args, uint32_t size, void *result) {
+	const char *in = args;
+	volatile char *out = result;
+
+	if (size == 0) return 0;
+	switch (in[0]) {
+	case 'e': /* echo */
+		memcpy(result, args, size);
+		return size;
+	case 's': /* a bad pointer */
+		*(volatile int *)16 = 1;
+		return 0;
+	case 'a':
+		abort();
+	case 'x':
+		exit(3);
+	case 'l': /* for ever */
+		for (;;) continue;
+	case 'o': /* writes behind the result buffer */
+		for (uint64_t i = 0;; i++) out[i] = 1;
+	case 'b': /* claims more than there is room for */
+		return UINT32_MAX;
+	case 'w': { /* wait 20 ms, then say so */
+		struct timespec t = {.tv_nsec = 20 * 1000 * 1000};
+		nanosleep(&t, NULL);
+		out[0] = 'w';
+		return 1;
+	}
+	case 'p': { /* process id */
+		return (uint32_t)sprintf(result, "%d", getpid());
+	}
+	case 'm': { /* resident memory in KiB, from /proc */
+		FILE *f = fopen("/proc/self/statm", "r");
+		long total = 0, resident = 0;
+		if (f == NULL || fscanf(f, "%ld %ld", &total, &resident) != 2) return 0;
+		fclose(f);
+		return (uint32_t)sprintf(result, "%ld", resident * 4);
+	}
+	}
+	return 0;
+}
