@@ -19,9 +19,9 @@ GOFLAGS_BUILD    := -trimpath -ldflags "-X main.version=$(VERSION)"
 GOFLAGS_LEAN     := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 # Packages: what building, testing and the cluster need. Fragments append.
-APT_PACKAGES := gcc make git pkg-config curl ca-certificates slurmctld slurmd slurm-client slurmrestd slurm-wlm-basic-plugins libslurm-dev \
+APT_PACKAGES := gcc libc6-dev make git pkg-config curl ca-certificates slurmctld slurmd slurm-client slurmrestd slurm-wlm-basic-plugins libslurm-dev \
 	munge libmunge2 libfabric1 libfabric-dev libseccomp-dev libjpeg62-turbo-dev protobuf-compiler libprotobuf-dev
-DNF_PACKAGES := gcc make git pkgconf-pkg-config curl ca-certificates slurm slurm-slurmctld slurm-slurmd slurm-slurmrestd slurm-devel \
+DNF_PACKAGES := gcc glibc-devel glibc-static make git pkgconf-pkg-config curl ca-certificates slurm slurm-slurmctld slurm-slurmd slurm-slurmrestd slurm-devel \
 	munge munge-libs libfabric libfabric-devel libseccomp-devel libjpeg-turbo-devel protobuf-compiler protobuf-devel
 # Wanted, but nothing fails without them: what needs them skips.
 APT_OPTIONAL :=
@@ -48,16 +48,12 @@ build: go-build $(BUILD_TARGETS) ## everything, under build/ laid out like an in
 
 # Go knows itself what is up to date.
 BIN_TARGETS := $(BIN_GO:%=go-bin-%)
-.PHONY: go-build go-executor go-launch go-tools $(BIN_TARGETS)
-go-build: $(BIN_TARGETS) go-tools $(if $(wildcard cmd/executor/*.go),go-executor) $(if $(wildcard cmd/launch/*.go),go-launch)
+.PHONY: go-build go-launch go-tools $(BIN_TARGETS)
+go-build: $(BIN_TARGETS) go-tools $(if $(wildcard cmd/launch/*.go),go-launch)
 
 $(BIN_TARGETS): go-bin-%:
 	@mkdir -p $(BUILD)/bin
 	@$(GO) build $(GOFLAGS_BUILD) -o $(BUILD)/bin/ ./cmd/$*
-
-go-executor:
-	@mkdir -p $(BUILD)/libexec/gleaner
-	@CGO_ENABLED=0 $(GO) build $(GOFLAGS_LEAN) -o $(BUILD)/libexec/gleaner/executor ./cmd/executor
 
 go-launch:
 	@mkdir -p $(BUILD)/libexec/gleaner

@@ -115,7 +115,7 @@ func (c *Cluster) up(ctx context.Context) error {
 		if err := c.start(d); err != nil {
 			return err
 		}
-		if d.role == "munged" { // everything else talks to it at once
+		if d.role == "munged" || d.role == "brokerd" { // the others talk to them at once
 			if err := c.waitReady(ctx, d); err != nil {
 				return err
 			}

@@ -66,9 +66,9 @@ func folder() string {
 	return "/tmp/gleaner-e2e-" + hex.EncodeToString(sum[:3])
 }
 
-// keepLogs leaves the daemons' logs in build/test/e2e-log for whoever looks into a failure.
+// keepLogs leaves the daemons' logs in build/results/e2e-log for whoever looks into a failure.
 func keepLogs(c *cluster.Cluster) {
-	target := filepath.Join(c.Build, "test", "e2e-log")
+	target := filepath.Join(c.Build, "results", "e2e-log")
 	_ = os.RemoveAll(target)
 	_ = os.MkdirAll(filepath.Dir(target), 0o755)
 	if out, err := exec.Command("cp", "-r", filepath.Join(c.Dir, "log"), target).CombinedOutput(); err != nil {
