@@ -9,6 +9,7 @@ package placement
 
 import (
 	"cmp"
+	"container/heap"
 	"fmt"
 	"slices"
 	"strings"
@@ -62,32 +63,46 @@ func Decide(now time.Time, policy policies.Policy, nodes []Node, needs []Need, b
 		return plan
 	}
 	r := newRound(now, policy, nodes, backoff)
-	pending := slices.Clone(needs)
+	queue := byNeed(slices.Clone(needs))
 	missing := 0
-	for i := range pending {
-		missing += pending[i].Executors
+	for i := range queue {
+		missing += queue[i].Executors
 	}
-	turn := 1 + missing/1024 // so that a large demand needs no more than about a thousand questions to the policy
-	for len(pending) > 0 {
-		slices.SortStableFunc(pending, func(a, b Need) int { return cmp.Or(cmp.Compare(served(a), served(b)), cmp.Compare(a.Lease, b.Lease)) })
-		var still []Need
-		for _, need := range pending {
-			got := r.place(need, min(turn, need.Executors))
-			for _, node := range got {
-				plan.Picks = append(plan.Picks, Pick{need.Lease, node})
-			}
-			need.Held, need.Executors = need.Held+len(got), need.Executors-len(got)
-			switch {
-			case need.Executors == 0:
-			case len(got) == 0:
-				plan.Why[need.Lease] = r.why(need)
-			default:
-				still = append(still, need)
-			}
+	turn := 1 + missing/1024 // so that a large demand needs no more than some thousand questions to the policy
+	heap.Init(&queue)
+	for len(queue) > 0 {
+		need := &queue[0]
+		got := r.place(*need, min(turn, need.Executors))
+		for _, node := range got {
+			plan.Picks = append(plan.Picks, Pick{need.Lease, node})
 		}
-		pending = still
+		need.Held, need.Executors = need.Held+len(got), need.Executors-len(got)
+		switch {
+		case need.Executors == 0:
+			heap.Pop(&queue)
+		case len(got) == 0:
+			plan.Why[need.Lease] = r.why(*need)
+			heap.Pop(&queue)
+		default:
+			heap.Fix(&queue, 0)
+		}
 	}
 	return plan
+}
+
+// byNeed is a heap of needs: on top the one with the smallest share of its wish, then the oldest lease.
+type byNeed []Need
+
+func (q byNeed) Len() int { return len(q) }
+func (q byNeed) Less(i, j int) bool {
+	return cmp.Or(cmp.Compare(served(q[i]), served(q[j])), cmp.Compare(q[i].Lease, q[j].Lease)) < 0
+}
+func (q byNeed) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *byNeed) Push(x any)   { *q = append(*q, x.(Need)) }
+func (q *byNeed) Pop() any {
+	last := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return last
 }
 
 // served is the share of its wish that a lease has.
@@ -101,11 +116,12 @@ type round struct {
 	index   map[string]int
 	nodes   []Node
 	backoff *Backoff
-	full    map[policies.Resources]bool // no node has room for one of this size
+	full    map[policies.Resources]bool   // no node has room for one of this size
+	whys    map[policies.Resources]string // and why, for leases without resting nodes
 }
 
 func newRound(now time.Time, policy policies.Policy, nodes []Node, backoff *Backoff) *round {
-	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, full: map[policies.Resources]bool{}}
+	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, full: map[policies.Resources]bool{}, whys: map[policies.Resources]string{}}
 	r.offers = make([]policies.Offer, len(nodes))
 	for i := range nodes {
 		n := &nodes[i]
@@ -171,6 +187,9 @@ func (r *round) why(need Need) string {
 		return "no agent is connected to the broker"
 	}
 	held := r.backoff.held(r.now, need.Lease)
+	if why := r.whys[need.Each]; why != "" && r.full[need.Each] && len(held) == 0 {
+		return why
+	}
 	groups := map[string][]string{}
 	for i, o := range r.offers {
 		why := shortfall(&r.nodes[i], o, need.Each)
@@ -179,7 +198,11 @@ func (r *round) why(need Need) string {
 		}
 		groups[why] = append(groups[why], o.Node)
 	}
-	return fmt.Sprintf("no node has %s free: %s", Describe(need.Each), describeGroups(groups))
+	why := fmt.Sprintf("no node has %s free: %s", Describe(need.Each), describeGroups(groups))
+	if len(held) == 0 {
+		r.whys[need.Each] = why
+	}
+	return why
 }
 
 func shortfall(n *Node, o policies.Offer, each policies.Resources) string {
