@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -14,6 +17,7 @@ import (
 	"github.com/gleaner-hpc/gleaner/api"
 	apiexec "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/gate"
+	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 func TestLife(t *testing.T) {
@@ -372,5 +376,120 @@ func TestManyClaims(t *testing.T) {
 	}
 	if evicted != 4 {
 		t.Errorf("evicted %d", evicted)
+	}
+}
+
+// slowLauncher holds starts back until it is told to go on.
+type slowLauncher struct {
+	Launcher
+	asked, goOn chan struct{}
+}
+
+func (s *slowLauncher) Start(ctx context.Context, spec launcher.Spec) (int, error) {
+	s.asked <- struct{}{}
+	<-s.goOn
+	return s.Launcher.Start(ctx, spec)
+}
+
+// A claim that meets an executor on its way up is answered only when that one has come up and gone.
+func TestClaimMeetsStart(t *testing.T) {
+	n := newNode(t)
+	slow := &slowLauncher{n.fake, make(chan struct{}), make(chan struct{})}
+	n.cfg.Launcher = slow
+	n.start()
+	n.ask(start("7-1", 1, 64))
+	<-slow.asked
+	g := n.gate(gate.Frame{Kind: gate.Claim, Job: 1, Cores: "7", MiB: 64})
+	g.hear(gate.Ack)
+	n.gate(gate.Frame{Kind: gate.Ping}).hear(gate.Done) // the claim has been worked on
+	if kills := n.fake.Kills(); len(kills) > 0 {
+		t.Errorf("killed %v before it was there", kills)
+	}
+	close(slow.goOn)
+	if f := g.hear(gate.Done); f.Evicted != 1 || n.sandbox("7-1") != nil {
+		t.Errorf("evicted %d; left %s", f.Evicted, n.describe())
+	}
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_EVICTED {
+		t.Errorf("ended %v", e)
+	}
+}
+
+// A stopped executor still holds its cores until it is gone: a claim waits for it, without evicting it again.
+func TestClaimMeetsStop(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.fake.Stick("7-1")
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_Stop{Stop: &api.Stop{Id: "7-1", Reason: api.EndReason_EXPIRED}}})
+	n.waitFor("kill", func() bool { return len(n.fake.Kills()) > 0 })
+	n.fake.Unstick("7-1")
+	g := n.gate(gate.Frame{Kind: gate.Claim, Job: 1, Cores: "7", MiB: 64})
+	g.hear(gate.Ack)
+	n.fake.Exit("7-1", 0, false)
+	if f := g.hear(gate.Done); f.Evicted != 0 {
+		t.Errorf("evicted %d", f.Evicted)
+	}
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_EXPIRED {
+		t.Errorf("ended %v", e)
+	}
+}
+
+// Suspend lends a job's cores; resume takes them back.
+func TestSuspend(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.claim(1, "0-7", 64, gate.Done)
+	n.gate(gate.Frame{Kind: gate.Release, Flags: gate.FlagSuspend, Job: 1}).hear(gate.Done)
+	n.broker.await(t, "lent cores", func(m *api.AgentMessage) bool { return m.GetState().GetFree().GetCores() == testCores })
+	n.ready("7-1", 1, 64)
+	g := n.gate(gate.Frame{Kind: gate.Claim, Flags: gate.FlagResume, Job: 1})
+	g.hear(gate.Ack)
+	if f := g.hear(gate.Done); f.Evicted != 1 {
+		t.Errorf("evicted %d", f.Evicted)
+	}
+	if s := n.broker.await(t, "state", func(m *api.AgentMessage) bool { return m.GetState() != nil && m.GetState().GetFree().GetCores() == 0 }).GetState(); s.GetSlurm().GetMemoryBytes() != 64<<20 {
+		t.Errorf("state %v", s)
+	}
+}
+
+// A hung loop gives no Ack, which is what makes the gate use force.
+func TestHungLoopGivesNoAck(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	hung, release := make(chan struct{}), make(chan struct{})
+	n.agent.loop.done <- func(time.Time) { close(hung); <-release }
+	<-hung
+	g := n.gate(gate.Frame{Kind: gate.Claim, Job: 1, Cores: "0", MiB: 1})
+	_ = g.conn.SetReadDeadline(time.Now().Add(gate.AckDeadline))
+	if f, err := gate.Read(g.conn); err == nil {
+		t.Errorf("a hung loop answers %+v", f)
+	}
+	close(release)
+	g.hear(gate.Ack)
+	g.hear(gate.Done)
+}
+
+// A full state folder costs nothing but the memory of a restart.
+func TestStateNotWritable(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	if err := os.RemoveAll(n.cfg.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	n.ready("7-1", 1, 64)
+	if f := n.claim(1, "7", 64, gate.Done); f.Evicted != 1 {
+		t.Errorf("evicted %d", f.Evicted)
+	}
+	if err := os.MkdirAll(n.cfg.StateDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func BenchmarkClaimNothingToEvict(b *testing.B) {
+	n := newNode(b)
+	n.cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	n.start()
+	for b.Loop() {
+		n.claim(1, "0", 64, gate.Done)
 	}
 }

@@ -104,8 +104,8 @@ func (l *loop) evictFrom(job uint32, received, now time.Time) evict.Plan {
 		}
 	}
 	if len(plan.Kill) > 0 {
-		l.log.Info("evicting", "job", job, "executors", plan.Kill, "reason", plan.Reason)
 		l.kill(plan.Kill, plan.Reason, plan.Grace, plan.Deadline)
+		l.log.Info("evicting", "job", job, "executors", plan.Kill, "reason", plan.Reason)
 		l.changed(now)
 	}
 	return plan
@@ -143,17 +143,26 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 	}
 }
 
-// kill tells executors why they go, ends their sandboxes, and brings the confirmation back.
-func (l *loop) kill(ids []string, reason string, grace time.Duration, deadline time.Time) {
+// kill tells executors why they go, ends their sandboxes, and brings the confirmation back. One that is still being started is left
+// to started: the launcher could meet the kill before it has made the sandbox, and confirm too early.
+func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadline time.Time) {
 	var links []revocable
-	early := map[string]bool{} // the launcher may meet these before it has made them
-	for _, id := range ids {
-		if e := l.executors[id]; e != nil {
-			e.killing, early[id] = true, e.starting
+	var ids []string
+	for _, id := range wanted {
+		e := l.executors[id]
+		if e != nil && e.starting {
+			continue
+		}
+		ids = append(ids, id)
+		if e != nil {
+			e.killing = true
 			if e.link != nil {
 				links = append(links, e.link)
 			}
 		}
+	}
+	if len(ids) == 0 {
+		return
 	}
 	l.act(func(ctx context.Context) func(time.Time) {
 		revoke(links, reason)
@@ -169,23 +178,27 @@ func (l *loop) kill(ids []string, reason string, grace time.Duration, deadline t
 		if err != nil {
 			remaining = ids
 		}
-		return func(now time.Time) { l.killed(ids, early, remaining, err, now) }
+		return func(now time.Time) { l.killed(ids, remaining, err, now) }
 	})
 }
 
-// killed hears what a kill achieved. An early one proves nothing about an executor that was still being started: started ends that
-// one again.
-func (l *loop) killed(ids []string, early map[string]bool, remaining []string, err error, now time.Time) {
+// killed hears what a kill achieved. Claims are answered before anything else.
+func (l *loop) killed(ids, remaining []string, err error, now time.Time) {
 	left := map[string]bool{}
 	for _, id := range remaining {
 		left[id] = true
 	}
 	for _, id := range ids {
+		if !left[id] {
+			l.ledger.Remove(id)
+			delete(l.strays, id)
+		}
+	}
+	l.settle(now)
+	for _, id := range ids {
 		e := l.executors[id]
 		switch {
-		case early[id]:
 		case !left[id] && e == nil:
-			delete(l.strays, id)
 		case e == nil:
 			l.log.Error("sandbox of nobody does not end", "executor", id)
 		case !left[id]:
@@ -198,6 +211,5 @@ func (l *loop) killed(ids []string, early map[string]bool, remaining []string, e
 		l.log.Error("sandboxes do not end", "executors", remaining, "error", err)
 		l.close(l.book.Fail(remaining, l.ledger.Blocking), now)
 	}
-	l.settle(now)
 	l.changed(now)
 }

@@ -157,7 +157,7 @@ func (l *loop) started(e *executor, err error, now time.Time) {
 		if l.nextSample.IsZero() {
 			l.nextSample = now.Add(sampleEvery)
 		}
-		if e.reason != 0 { // condemned meanwhile; that kill may have come too early
+		if e.reason != 0 { // condemned meanwhile
 			l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin))
 		}
 	case err == nil:
@@ -196,8 +196,9 @@ func (l *loop) exited(x launcher.Exited, now time.Time) {
 		return // Start's answer is still on its way
 	}
 	e.end(api.EndReason_EXECUTOR_FAILED, exitDetail(x))
+	l.ledger.Remove(e.id)
+	l.settle(now) // before all else: a claim may wait for it
 	l.gone(e, now)
-	l.settle(now)
 }
 
 func exitDetail(x launcher.Exited) string {

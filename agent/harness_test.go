@@ -72,7 +72,7 @@ func (b *broker) Session(s grpc.BidiStreamingServer[api.AgentMessage, api.Broker
 	}
 }
 
-func (b *broker) send(t *testing.T, m *api.BrokerMessage) {
+func (b *broker) send(t testing.TB, m *api.BrokerMessage) {
 	t.Helper()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -82,7 +82,7 @@ func (b *broker) send(t *testing.T, m *api.BrokerMessage) {
 }
 
 // await returns the first message that fits. Other records than the one awaited wait for their own turn; states are forgotten.
-func (b *broker) await(t *testing.T, what string, fits func(*api.AgentMessage) bool) *api.AgentMessage {
+func (b *broker) await(t testing.TB, what string, fits func(*api.AgentMessage) bool) *api.AgentMessage {
 	t.Helper()
 	if i := slices.IndexFunc(b.kept, fits); i >= 0 {
 		m := b.kept[i]
@@ -119,7 +119,7 @@ func (s *scanner) Look() jobs.Found {
 
 // node is an agent with everything around it.
 type node struct {
-	t      *testing.T
+	t      testing.TB
 	cfg    Config
 	fake   *launchtest.Fake
 	up     chan bool
@@ -140,7 +140,7 @@ const (
 	testUID    = 61234
 )
 
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	n := &node{
 		t: t, fake: launchtest.NewFake(), up: make(chan bool, 1), jobs: &scanner{},
 		broker: &broker{from: make(chan *api.AgentMessage, 4096), key: make([]byte, 32)},
@@ -183,7 +183,7 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(b []byte) (int, error) {
 	w.t.Logf("%s", b[:len(b)-1])
@@ -245,7 +245,7 @@ func (n *node) run() {
 
 // box is an executor in its sandbox.
 type box struct {
-	t    *testing.T
+	t    testing.TB
 	id   string
 	conn net.Conn
 }
@@ -331,7 +331,7 @@ func (n *node) ended(id string) *api.ExecutorEnded {
 
 // gateConn is one conversation of gate or hook.
 type gateConn struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 }
 
