@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/api"
@@ -50,12 +51,14 @@ func classify(err, cause error) dispatch.Outcome {
 	switch {
 	case err == nil:
 		return dispatch.Succeeded
-	case errors.As(err, &function):
+	case errors.As(err, &function) && function.Signal != int(syscall.SIGKILL):
 		return dispatch.FunctionFailed
 	case errors.As(err, &gone) && !gone.Began:
 		return dispatch.Returned
 	case errors.As(cause, &left):
 		return left.outcome()
+	case function != nil:
+		return dispatch.Killed // an eviction kills the function too, and its executor may live to tell
 	case errors.As(err, &gone) && strings.HasPrefix(gone.Reason, "evicted"):
 		return dispatch.Evicted
 	case errors.As(err, &refused), errors.Is(err, fabric.ErrClosed):

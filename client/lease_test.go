@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/fabric"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -92,6 +93,34 @@ func TestFunctionErrorIsFinal(t *testing.T) {
 	var got *FunctionError
 	if !errors.As(err, &got) || got.Detail != want.Detail {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// TestKilledByAnEviction is the race in which the executor tells of its worker's death before it dies itself.
+func TestKilledByAnEviction(t *testing.T) {
+	first := make(chan struct{}, 1)
+	first <- struct{}{}
+	w, c := newWorld(t, func(input []byte) ([]byte, error) {
+		select {
+		case <-first:
+			return nil, &FunctionError{Kind: fabric.Crashed, Signal: 9}
+		default:
+			return reverse(input)
+		}
+	})
+	l := acquire(t, c, Request{})
+	w.arrive()
+	if output, err := l.Invoke(t.Context(), []byte("abc")); err != nil || string(output) != "cba" {
+		t.Errorf("got %q, %v", output, err)
+	}
+}
+
+func TestAlwaysKilled(t *testing.T) {
+	w, c := newWorld(t, func([]byte) ([]byte, error) { return nil, &FunctionError{Kind: fabric.Crashed, Signal: 9} })
+	l := acquire(t, c, Request{})
+	w.arrive()
+	if _, err := l.Invoke(t.Context(), nil); !errors.Is(err, &FunctionError{Kind: fabric.Crashed}) {
+		t.Errorf("got %v", err)
 	}
 }
 

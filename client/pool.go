@@ -132,7 +132,7 @@ func (p *pool) attempt(c *Call, m *member) {
 
 	var input *InputError
 	outcome := classify(err, context.Cause(m.ctx))
-	if outcome == dispatch.ExecutorFailed && !errors.As(err, &input) && sleep(ctx, grace) {
+	if (outcome == dispatch.ExecutorFailed || outcome == dispatch.Killed) && !errors.As(err, &input) && sleep(ctx, grace) {
 		outcome = classify(err, context.Cause(m.ctx))
 	}
 	switch {

@@ -33,6 +33,7 @@ const (
 	ExecutorFailed         // the executor was lost while it ran the task
 	Evicted                // a Slurm job needed the executor
 	Returned               // the task never began there; nobody is to blame
+	Killed                 // the function was killed from outside: for its memory, or by whoever kills executors
 	Abandoned              // the caller wants no result any more
 )
 
@@ -65,7 +66,11 @@ type task struct {
 	executor *executor // nil while queued
 	failures int
 	retries  int
+	kills    int
 }
+
+// maxKills bounds the runs of a task that was killed: enough to tell a function that always exceeds its memory from an accident.
+const maxKills = 3
 
 type executor struct {
 	id      string
@@ -180,6 +185,10 @@ func (m *Machine) judge(t *task, outcome Outcome) Verdict {
 		}
 	case ExecutorFailed:
 		if t.failures++; t.failures >= m.config.ExecutorFailures {
+			return Failed
+		}
+	case Killed:
+		if t.kills++; t.kills >= maxKills {
 			return Failed
 		}
 	case Abandoned:

@@ -44,6 +44,8 @@ func TestVerdicts(t *testing.T) {
 		"function error, one retry":     {Config{Retries: 1}, []Outcome{FunctionFailed, FunctionFailed}, []Verdict{Again, Failed}},
 		"retry that works":              {Config{Retries: 1}, []Outcome{FunctionFailed, Succeeded}, []Verdict{Again, Done}},
 		"executor failures are bounded": {Config{ExecutorFailures: 3}, []Outcome{ExecutorFailed, ExecutorFailed, ExecutorFailed}, []Verdict{Again, Again, Failed}},
+		"killed once":                   {Config{}, []Outcome{Killed, Succeeded}, []Verdict{Again, Done}},
+		"killed always":                 {Config{}, []Outcome{Killed, Killed, Killed}, []Verdict{Again, Again, Failed}},
 		"evictions are free": {Config{ExecutorFailures: 2},
 			[]Outcome{Evicted, Evicted, ExecutorFailed, Evicted, Returned, Succeeded}, []Verdict{Again, Again, Again, Again, Again, Done}},
 	}
