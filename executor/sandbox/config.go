@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -159,9 +160,20 @@ func mounts(s launcher.Spec, libexec, agent, self, names string) []*configs.Moun
 		bind(names+".group", "/etc/group", unix.MS_RDONLY|unix.MS_NOEXEC),
 	}
 	for _, path := range hostPaths() {
-		all = append(all, bind(path, path, unix.MS_RDONLY))
+		// With what is mounted below, which a user namespace may not leave out, and all of it read-only.
+		tree := bind(path, path, unix.MS_REC|unix.MS_RDONLY)
+		tree.RecAttr = readOnlyTree()
+		all = append(all, tree)
 	}
 	return all
+}
+
+// readOnlyTree makes a mount read-only with all below it; Linux before 5.12 cannot, and there only the top is.
+func readOnlyTree() *unix.MountAttr {
+	if err := unix.MountSetattr(-1, "", 0, &unix.MountAttr{}); errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
 }
 
 func bind(from, to string, flags int) *configs.Mount {

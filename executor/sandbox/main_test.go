@@ -112,8 +112,21 @@ func newManager(t testing.TB, cfg Config) *Manager {
 		for _, trace := range traces(cfg) {
 			t.Errorf("left behind: %s", trace)
 		}
+		await(t, "all threads are in the host's mount namespace", sameMounts)
 	})
 	return m
+}
+
+// sameMounts reports whether no thread of this process keeps a sandbox's file systems alive.
+func sameMounts() bool {
+	own, _ := os.Readlink("/proc/1/ns/mnt")
+	threads, _ := filepath.Glob("/proc/self/task/*/ns/mnt")
+	for _, thread := range threads {
+		if ns, err := os.Readlink(thread); err == nil && ns != own {
+			return false
+		}
+	}
+	return len(threads) > 0
 }
 
 // traces are what exists of a node's sandboxes.

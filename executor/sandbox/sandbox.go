@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -40,6 +41,10 @@ var (
 	// ErrNoSeccomp says that the binary was built without -tags seccomp.
 	ErrNoSeccomp = errors.New("built without seccomp: build with cgo and -tags seccomp")
 )
+
+// libcontainer sends threads of this process into a sandbox's mount namespace and lets them die there. The main thread cannot
+// die: it would stay, and keep the sandbox's file systems and their memory for ever. Locked here, it never goes.
+func init() { runtime.LockOSThread() }
 
 // IsInit reports whether this process is libcontainer's, on its way into a sandbox. Such a process calls Init and nothing else.
 func IsInit() bool { return len(os.Args) > 1 && os.Args[1] == "init" }
