@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/api"
@@ -291,7 +292,7 @@ func (l *Lease) serve(ctx context.Context, known *acquaintance) {
 			return
 		}
 		var function *FunctionError
-		if errors.As(err, &function) {
+		if errors.As(err, &function) && function.Signal != int(syscall.SIGKILL) {
 			l.pool.fail(err) // the library cannot be used: no executor will do better
 			return
 		}

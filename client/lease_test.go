@@ -260,9 +260,12 @@ func TestReportsWhatBecameOfTasks(t *testing.T) {
 	for _, input := range []string{"a", "", "b"} {
 		_, _ = l.Invoke(t.Context(), []byte(input))
 	}
+	w.remove(w.anyExecutor(), api.EndReason_EVICTED, "evicted")
+	cut := l.Start(t.Context(), Bytes("", nil)) // cut off by the release: counted as neither
 	if err := l.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	<-cut.Done()
 	var ok, failed uint64
 	var records []*api.TaskRecord
 	for _, r := range w.reports {

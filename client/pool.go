@@ -35,7 +35,7 @@ type Counts struct {
 	Lost      uint64 // executors lost otherwise
 	Retried   uint64 // runs that were lost or failed, and are made again
 	OK        uint64 // tasks with a result
-	Failed    uint64 // tasks with a final error
+	Failed    uint64 // tasks with a final error of their own: not those given up, nor those that the lease's end cut off
 	Waiting   int    // tasks that wait for an executor
 	Trouble   error  // why the latest connection to an executor failed; nil once one succeeded
 }
@@ -95,19 +95,24 @@ func (p *pool) abandon(c *Call) {
 	}
 }
 
-// end gives a task its outcome.
+// end gives a task its outcome. One that its caller gave up, or whose lease ended, has neither succeeded nor failed.
 func (p *pool) end(c *Call, output []byte, err error) {
+	c.result.Err = err
 	outcome := api.TaskRecord_OK
 	p.mu.Lock()
-	if err == nil {
+	switch {
+	case err == nil:
 		p.counts.OK++
-	} else {
+	case c.ctx.Err() != nil || errors.Is(err, ErrEnded):
+		outcome = api.TaskRecord_OUTCOME_UNSPECIFIED
+	default:
 		p.counts.Failed++
 		outcome = api.TaskRecord_FAILED
 	}
 	p.mu.Unlock()
-	c.result.Err = err
-	p.tell(&c.result, outcome)
+	if outcome != api.TaskRecord_OUTCOME_UNSPECIFIED {
+		p.tell(&c.result, outcome)
+	}
 	c.end(output, err)
 }
 
