@@ -15,6 +15,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/api/token"
+	"github.com/gleaner-hpc/gleaner/broker/store"
 	"github.com/gleaner-hpc/gleaner/slurmplugin/slurmctld"
 )
 
@@ -497,4 +498,59 @@ func TestNoDoublePromise(t *testing.T) {
 			t.Errorf("interval %+v", i)
 		}
 	}
+}
+
+// While the state cannot be written nothing is promised.
+func TestStateCannotBeWritten(t *testing.T) {
+	var b *store.Store
+	w := newWorld(t, func(cfg *Config) { b = cfg.Store })
+	n1 := w.agent("n1", 4)
+	c := w.user(alice)
+	l := w.acquire(c, asked(1))
+	w.eventually("started", func() bool { return n1.count() == 1 })
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Acquire(w.ctx(), asked(2))
+	if s := status.Convert(err); s.Code() != codes.Unavailable || !strings.Contains(s.Message(), "cannot write its state") {
+		t.Errorf("acquire: %v", err)
+	}
+	w.clock.advance(time.Second)
+	if n := n1.count(); n != 1 {
+		t.Errorf("%d executors, one was promised", n)
+	}
+	// What ends is stopped all the same: that can do no harm.
+	if _, err := c.Release(w.ctx(), &api.ReleaseRequest{LeaseId: l.Id}); status.Code(err) != codes.Unavailable {
+		t.Errorf("release: %v", err)
+	}
+	w.eventually("stopped", func() bool { return n1.count() == 0 })
+	w.broken = true
+}
+
+// A function whose executors do not come up is told so.
+func TestFailuresAreExplained(t *testing.T) {
+	w := newWorld(t, nil)
+	n1 := w.agent("n1", 4)
+	n1.get(func() { n1.hold = true })
+	c := w.user(alice)
+	l := w.acquire(c, asked(1))
+	w.eventually("started", func() bool { return n1.count() == 1 })
+	n1.get(func() { n1.end("1-1", api.EndReason_EXECUTOR_FAILED, "exec format error") })
+	w.eventually("explained", func() bool {
+		w.clock.advance(100 * time.Millisecond)
+		e, err := c.Explain(w.ctx(), &api.ExplainRequest{LeaseId: l.Id})
+		return err == nil && strings.Contains(e.Summary, "the last executor failed on n1: exec format error")
+	})
+}
+
+func FuzzLeaseOf(f *testing.F) {
+	for _, id := range []string{"1-1", "", "-", "18446744073709551616-1", "1-", "a-1"} {
+		f.Add(id)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		lease, err := leaseOf(id)
+		if err == nil && !strings.HasPrefix(strings.TrimLeft(id, "0"), strings.TrimLeft(fmt.Sprint(lease), "0")+"-") {
+			t.Errorf("%q names lease %d", id, lease)
+		}
+	})
 }

@@ -79,9 +79,15 @@ func (s *state) tell(e *lease.Event) {
 	}
 }
 
-// observeEvent counts and logs.
+// observeEvent counts, logs, and remembers a start that went wrong, which explains a wait better than anything.
 func (s *state) observeEvent(e *lease.Event) {
-	switch {
+	switch w := s.told[e.Lease.ID]; {
+	case e.Kind == lease.Left && e.Reason == api.EndReason_EXECUTOR_FAILED && e.Lease.Ended.IsZero():
+		w.failure = fmt.Sprintf("; the last executor failed on %s: %s", e.Executor.Node, e.Detail)
+		s.told[e.Lease.ID] = w
+	case e.Kind == lease.Joined && w.failure != "":
+		w.failure = ""
+		s.told[e.Lease.ID] = w
 	case e.Kind == lease.Left && e.Reason == api.EndReason_EVICTED:
 		s.metrics.evictions.WithLabelValues("job").Inc()
 	case e.Kind == lease.Left && e.Reason == api.EndReason_NODE_LOST:
@@ -115,7 +121,8 @@ func (s *state) entry(now time.Time, e *lease.Event) (store.Entry, bool) {
 		default:
 			entry.What = fmt.Sprintf("waits for %d of %d executors", l.Missing(), l.Request.Executors)
 		}
-		s.told[l.ID] = waiting{w.told, now}
+		w.written = now
+		s.told[l.ID] = w
 	}
 	return entry, true
 }

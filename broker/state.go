@@ -52,8 +52,11 @@ type state struct {
 	next    uint64
 }
 
-// waiting is when a lease's reason for waiting was last told and written.
-type waiting struct{ told, written time.Time }
+// waiting is when a lease's reason for waiting was last told and written, and what became of its last start if that went wrong.
+type waiting struct {
+	told, written time.Time
+	failure       string
+}
 
 func newState(cfg Config, m *metrics, rec *recording) (*state, error) {
 	saved, err := cfg.Store.Load()
@@ -174,8 +177,9 @@ func (s *state) place(now time.Time) {
 	}
 	for id, why := range plan.Why {
 		if w := s.told[id]; now.Sub(w.told) >= waitingEvery {
-			s.told[id] = waiting{now, w.written}
-			s.table.Waiting(now, id, why)
+			w.told = now
+			s.told[id] = w
+			s.table.Waiting(now, id, why+w.failure)
 		}
 	}
 }
