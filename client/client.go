@@ -96,7 +96,7 @@ func (c *Client) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	if err != nil {
 		err = Describe("acquire a lease", err)
 		var broker *BrokerError
-		if errors.As(err, &broker) && broker.Kind == ErrEnded {
+		if errors.As(err, &broker) && errors.Is(broker.Kind, ErrEnded) {
 			broker.Kind = ErrNoCapacity // what FAILED_PRECONDITION means before there is a lease
 		}
 		return nil, err

@@ -30,7 +30,7 @@ type BrokerError struct {
 }
 
 func (e *BrokerError) Error() string {
-	if e.Kind == nil || e.Kind == ErrEnded {
+	if e.Kind == nil || errors.Is(e.Kind, ErrEnded) {
 		return e.Op + ": " + e.Text
 	}
 	return fmt.Sprintf("%s: %v: %s", e.Op, e.Kind, e.Text)

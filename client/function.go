@@ -61,8 +61,7 @@ func splitFunction(spec string) (path, symbol string) {
 func checkLibrary(path, symbol string) error {
 	f, err := elf.Open(path)
 	if err != nil {
-		var format *elf.FormatError
-		if errors.As(err, &format) {
+		if _, ok := errors.AsType[*elf.FormatError](err); ok {
 			return errors.New("not an ELF file; build a shared library with cc -shared -fPIC")
 		}
 		return err

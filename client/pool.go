@@ -179,10 +179,11 @@ func (p *pool) conclude(c *Call, m *member, a Attempt, outcome dispatch.Outcome,
 		c.result.Attempts = append(c.result.Attempts, a)
 	}
 	verdict := p.machine.Finish(id, outcome)
-	switch {
-	case outcome == dispatch.Succeeded:
+	exhausted := verdict == dispatch.Failed && outcome == dispatch.ExecutorFailed
+	switch outcome {
+	case dispatch.Succeeded:
 		p.barren = 0
-	case outcome == dispatch.Evicted || outcome == dispatch.ExecutorFailed || outcome == dispatch.Returned:
+	case dispatch.Evicted, dispatch.ExecutorFailed, dispatch.Returned:
 		p.suspect(m)
 	}
 	if verdict == dispatch.Again {
@@ -204,7 +205,7 @@ func (p *pool) conclude(c *Call, m *member, a Attempt, outcome dispatch.Outcome,
 	if verdict == dispatch.Again {
 		return
 	}
-	if outcome == dispatch.ExecutorFailed && err == a.Err {
+	if exhausted {
 		err = &LostError{Attempts: len(c.result.Attempts), Last: a.Err}
 	}
 	p.end(c, output, err)

@@ -106,7 +106,7 @@ var (
 
 func words(s string) map[string]bool {
 	set := map[string]bool{}
-	for _, w := range strings.Fields(s) {
+	for w := range strings.FieldsSeq(s) {
 		set[w] = true
 	}
 	return set
@@ -273,7 +273,7 @@ func exportsAll(export string) bool {
 	if export == "" {
 		return true
 	}
-	for _, name := range strings.Split(export, ",") {
+	for name := range strings.SplitSeq(export, ",") {
 		if strings.EqualFold(name, "ALL") {
 			return true
 		}
