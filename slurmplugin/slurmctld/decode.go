@@ -32,8 +32,11 @@ type restNode struct {
 	GRESUsed    string       `json:"gres_used"`
 }
 
+// layout is how a node's cores are numbered. Zero means that the node is not known.
+type layout struct{ coresPerSocket, cpusPerCore int }
+
 // decodeNodes reads the answer to /nodes. tells is false when this version says nothing of what is allocated (0.0.36).
-func decodeNodes(body []byte) (nodes []Node, coresPerSocket map[string]int, tells bool, err error) {
+func decodeNodes(body []byte) (nodes []Node, layouts map[string]layout, tells bool, err error) {
 	var answer struct {
 		Errors []json.RawMessage `json:"errors"`
 		Nodes  []restNode        `json:"nodes"`
@@ -44,16 +47,17 @@ func decodeNodes(body []byte) (nodes []Node, coresPerSocket map[string]int, tell
 	if len(answer.Errors) > 0 {
 		return nil, nil, false, fmt.Errorf("%w: nodes: %s", ErrAnswer, firstError(body))
 	}
-	coresPerSocket = make(map[string]int, len(answer.Nodes))
+	layouts = make(map[string]layout, len(answer.Nodes))
 	for _, in := range answer.Nodes {
 		if in.Name == "" {
 			return nil, nil, false, fmt.Errorf("%w: a node without name", ErrAnswer)
 		}
-		coresPerSocket[in.Name] = in.Cores.int()
+		n := in.node()
+		layouts[n.Name] = layout{coresPerSocket: in.Cores.int(), cpusPerCore: n.cpusPerCore()}
 		tells = tells || in.AllocCPUs.known
-		nodes = append(nodes, in.node())
+		nodes = append(nodes, n)
 	}
-	return nodes, coresPerSocket, tells, nil
+	return nodes, layouts, tells, nil
 }
 
 func (in *restNode) node() Node {
@@ -92,8 +96,8 @@ type restJob struct {
 	Resources restResources `json:"job_resources"`
 }
 
-// decodeJobs reads the answer to /jobs. coresPerSocket is by node.
-func decodeJobs(body []byte, coresPerSocket map[string]int) ([]Job, error) {
+// decodeJobs reads the answer to /jobs.
+func decodeJobs(body []byte, layouts map[string]layout) ([]Job, error) {
 	var answer struct {
 		Errors []json.RawMessage `json:"errors"`
 		Jobs   []restJob         `json:"jobs"`
@@ -121,7 +125,7 @@ func decodeJobs(body []byte, coresPerSocket map[string]int) ([]Job, error) {
 			job.End = in.End.time()
 		}
 		if state != "pending" && in.Nodes != "" {
-			shares, err := in.shares(coresPerSocket)
+			shares, err := in.shares(layouts)
 			if err != nil {
 				return nil, fmt.Errorf("%w: job %d: %w", ErrAnswer, job.ID, err)
 			}
@@ -132,7 +136,7 @@ func decodeJobs(body []byte, coresPerSocket map[string]int) ([]Job, error) {
 	return jobs, nil
 }
 
-func (in *restJob) shares(coresPerSocket map[string]int) ([]Share, error) {
+func (in *restJob) shares(layouts map[string]layout) ([]Share, error) {
 	names, err := hostlist.Expand(in.Nodes)
 	if err != nil {
 		return nil, err
@@ -145,7 +149,7 @@ func (in *restJob) shares(coresPerSocket map[string]int) ([]Share, error) {
 			shares[i].GPUs = gpus(in.GRES[i])
 		}
 		if found := allocated.of(name, i, len(names)); found != nil {
-			found.fill(&shares[i], coresPerSocket[name])
+			found.fill(&shares[i], layouts[name])
 		}
 	}
 	return shares, nil

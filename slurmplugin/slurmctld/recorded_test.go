@@ -133,7 +133,6 @@ func forget(v *View, version int) {
 		n.SpecMemoryMiB = 0
 		if version < 37 {
 			n.Partitions, n.Flags, n.CPULoadHundreds = nil, nil, 0
-			n.AllocatedCPUs, n.AllocatedMiB, n.AllocatedGPUs, n.State = 0, 0, 0, ""
 		}
 	}
 	for i := range v.Jobs {
@@ -145,7 +144,7 @@ func forget(v *View, version int) {
 		}
 		for j := range v.Jobs[i].Nodes {
 			if version < 38 {
-				v.Jobs[i].Nodes[j].Cores, v.Jobs[i].Nodes[j].CoreCount = "", 0
+				v.Jobs[i].Nodes[j].Cores = ""
 			}
 		}
 	}

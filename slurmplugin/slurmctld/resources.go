@@ -71,23 +71,24 @@ func (s *restShare) name() string {
 	return s.Name
 }
 
-// fill writes the share. coresPerSocket of 0 means unknown: then there is a count but no list.
-func (s *restShare) fill(to *Share, coresPerSocket int) {
+// fill writes the share. Of a node that is not known there is a count but no list.
+func (s *restShare) fill(to *Share, node layout) {
 	to.MiB = s.MemoryMB.value
 	if !s.MemoryMB.known {
 		to.MiB = s.Memory.allocated.value
 	}
 	cores := make([]int, 0, len(s.Sockets))
 	for _, c := range s.Sockets {
-		if c.core >= coresPerSocket || c.socket > 1<<12 {
+		if c.core >= node.coresPerSocket || c.socket > 1<<12 {
 			cores = nil
 			break
 		}
-		cores = append(cores, c.socket*coresPerSocket+c.core)
+		cores = append(cores, c.socket*node.coresPerSocket+c.core)
 	}
 	to.Cores = hostlist.FormatNumbers(cores)
 	if to.CoreCount = len(s.Sockets); to.CoreCount == 0 {
-		to.CoreCount = s.CPUs.value.int()
+		per := max(node.cpusPerCore, 1)
+		to.CoreCount = (s.CPUs.value.int() + per - 1) / per
 	}
 }
 

@@ -84,13 +84,13 @@ func (r *rest) poll(ctx context.Context) (*View, error) {
 // decodeView joins the two answers. Where a version does not tell what is allocated on a node, the jobs' shares do.
 func decodeView(nodes, jobs []byte) (*View, error) {
 	var v View
-	var coresPerSocket map[string]int
+	var layouts map[string]layout
 	var tells bool
 	var err error
-	if v.Nodes, coresPerSocket, tells, err = decodeNodes(nodes); err != nil {
+	if v.Nodes, layouts, tells, err = decodeNodes(nodes); err != nil {
 		return nil, err
 	}
-	if v.Jobs, err = decodeJobs(jobs, coresPerSocket); err != nil {
+	if v.Jobs, err = decodeJobs(jobs, layouts); err != nil {
 		return nil, err
 	}
 	if !tells {
@@ -100,18 +100,24 @@ func decodeView(nodes, jobs []byte) (*View, error) {
 }
 
 func addUp(v *View) {
+	nodes := make(map[string]*Node, len(v.Nodes))
 	for i := range v.Nodes {
-		n := &v.Nodes[i]
-		for _, job := range v.Jobs {
-			for _, share := range job.Nodes {
-				if share.Node == n.Name {
-					n.AllocatedCPUs += share.CoreCount * max(n.ThreadsPerCore, 1)
-					n.AllocatedMiB += share.MiB
-				}
+		nodes[v.Nodes[i].Name] = &v.Nodes[i]
+	}
+	for _, job := range v.Jobs {
+		for _, share := range job.Nodes {
+			n := nodes[share.Node]
+			if n == nil {
+				continue
+			}
+			n.AllocatedMiB += share.MiB
+			if job.State != "suspended" { // its memory stays, its CPUs are free to Slurm
+				n.AllocatedCPUs = min(n.AllocatedCPUs+share.CoreCount*n.cpusPerCore(), n.CPUs)
 			}
 		}
-		n.AllocatedCPUs = min(n.AllocatedCPUs, n.CPUs)
-		if n.State == "allocated" && n.AllocatedCPUs > 0 && n.AllocatedCPUs < n.CPUs {
+	}
+	for i := range v.Nodes {
+		if n := &v.Nodes[i]; n.State == "allocated" && n.AllocatedCPUs > 0 && n.AllocatedCPUs < n.CPUs {
 			n.State = "mixed"
 		}
 	}

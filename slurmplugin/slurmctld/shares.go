@@ -94,7 +94,15 @@ func fillShares(shares []Share, parts []detail, nodes map[string]*Node) {
 	}
 }
 
-// share turns abstract CPU ids into core numbers: where Slurm counts every thread as a CPU, core c is CPUs c×threads and up.
+// cpusPerCore is how many of Slurm's CPUs make a core: its threads where Slurm counts each as a CPU, else 1.
+func (n *Node) cpusPerCore() int {
+	if n.ThreadsPerCore > 1 && n.CPUs >= n.Cores*n.ThreadsPerCore {
+		return n.ThreadsPerCore
+	}
+	return 1
+}
+
+// share turns abstract CPU ids into core numbers: core c is CPUs c×cpusPerCore and up.
 func (d detail) share(n *Node) (Share, bool) {
 	if n == nil {
 		return Share{}, false
@@ -103,10 +111,8 @@ func (d detail) share(n *Node) (Share, bool) {
 	if err != nil {
 		return Share{}, false
 	}
-	if n.ThreadsPerCore > 1 && n.CPUs >= n.Cores*n.ThreadsPerCore {
-		for i := range cpus {
-			cpus[i] /= n.ThreadsPerCore
-		}
+	for i := range cpus {
+		cpus[i] /= n.cpusPerCore()
 	}
 	s := Share{Node: n.Name, Cores: hostlist.FormatNumbers(cpus), GPUs: gpus(d.gres)}
 	cores, _ := hostlist.Numbers(s.Cores)
