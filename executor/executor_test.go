@@ -275,3 +275,24 @@ func TestRevoked(t *testing.T) {
 		})
 	}
 }
+
+// TestFootprint reports what an executor costs a lease before its function needs anything.
+func TestFootprint(t *testing.T) {
+	for _, carrier := range carriers {
+		t.Run(carrier, func(t *testing.T) {
+			b := start(t, "functions.so")
+			c := b.connect(fabric.Options{Carrier: carrier})
+			out := make([]byte, 16)
+			n, err := c.Invoke(within(t), []byte("m"), out, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			worker, _ := strconv.Atoi(string(out[:n]))
+			supervisor := residentKiB(t, b.process.Process.Pid)
+			t.Logf("resident: worker %d KiB, supervisor %d KiB", worker, supervisor)
+			if worker > 64<<10 || supervisor > 24<<10 {
+				t.Errorf("worker %d KiB, supervisor %d KiB", worker, supervisor)
+			}
+		})
+	}
+}

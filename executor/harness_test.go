@@ -204,3 +204,16 @@ func waitBegun(t testing.TB, pid string) {
 	}
 	t.Fatal("function does not begin")
 }
+
+func residentKiB(t testing.TB, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var total, resident int
+	if _, err := fmt.Sscan(string(b), &total, &resident); err != nil {
+		t.Fatal(err)
+	}
+	return resident * os.Getpagesize() / 1024
+}

@@ -48,7 +48,7 @@ static int fail(const struct gf_libfabric *lib, char *why, size_t n, const char 
 	return -1;
 }
 
-static struct fi_info *hints_for(const struct gf_libfabric *lib, const char *provider) {
+static struct fi_info *hints_for(const struct gf_libfabric *lib, const char *provider, uint32_t depth) {
 	struct fi_info *h = lib->dupinfo(NULL);
 
 	if (h == NULL) return NULL;
@@ -58,6 +58,8 @@ static struct fi_info *hints_for(const struct gf_libfabric *lib, const char *pro
 	h->domain_attr->mr_mode = FI_MR_LOCAL | FI_MR_VIRT_ADDR | FI_MR_ALLOCATED | FI_MR_PROV_KEY | FI_MR_ENDPOINT;
 	h->domain_attr->threading = FI_THREAD_DOMAIN;
 	h->domain_attr->resource_mgmt = FI_RM_ENABLED;
+	h->tx_attr->size = TX_DEPTH; /* providers allocate for what is asked, and for much more otherwise */
+	h->rx_attr->size = depth;
 	h->tx_attr->msg_order = FI_ORDER_SAS | FI_ORDER_SAW;
 	h->rx_attr->msg_order = FI_ORDER_SAS | FI_ORDER_SAW;
 	h->fabric_attr->prov_name = strdup(provider);
@@ -76,7 +78,7 @@ static int discover(struct gf_ofi *o, const struct gf_ofi_options *options, char
 		snprintf(why, n, "provider shm cannot revoke memory: choose another, such as tcp;ofi_rxm");
 		return -1;
 	}
-	hints = hints_for(o->lib, provider);
+	hints = hints_for(o->lib, provider, o->depth);
 	if (hints == NULL || hints->fabric_attr->prov_name == NULL) {
 		snprintf(why, n, "out of memory");
 		return -1;
