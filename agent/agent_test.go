@@ -487,9 +487,34 @@ func TestStateNotWritable(t *testing.T) {
 
 func BenchmarkClaimNothingToEvict(b *testing.B) {
 	n := newNode(b)
-	n.cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	n.cfg.Log = slog.New(slog.DiscardHandler)
 	n.start()
 	for b.Loop() {
 		n.claim(1, "0", 64, gate.Done)
+	}
+}
+
+// A gate that got no Ack has killed by itself; whichever of exit and claim comes first, the executor was evicted.
+func TestGateUsedForce(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.ready("7-2", 1, 64)
+	hung, release := make(chan struct{}), make(chan struct{})
+	n.agent.loop.done <- func(time.Time) { close(hung); <-release }
+	<-hung
+	for _, id := range []string{"7-1", "7-2"} {
+		if left, err := n.fake.Kill(t.Context(), id); err != nil || len(left) > 0 {
+			t.Fatal(left, err)
+		}
+	}
+	g := n.gate(gate.Frame{Kind: gate.Claim, Job: 1, Cores: "0", MiB: 1})
+	close(release)
+	g.hear(gate.Ack)
+	g.hear(gate.Done)
+	for _, id := range []string{"7-1", "7-2"} {
+		if e := n.ended(id); e.GetReason() != api.EndReason_EVICTED {
+			t.Errorf("ended %v", e)
+		}
 	}
 }

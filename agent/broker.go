@@ -35,7 +35,7 @@ func (l *loop) session(ev session.Event, now time.Time) {
 func (l *loop) register(now time.Time) {
 	r := &api.Register{Node: l.cfg.Node, Version: l.cfg.Version, BootId: l.outbox.BootID, State: l.nodeState(now)}
 	for _, e := range l.executors {
-		if e.reason == 0 {
+		if e.reason == 0 && e.goneAt.IsZero() {
 			r.Executors = append(r.Executors, &api.RunningExecutor{Id: e.id, LeaseId: e.start.GetLeaseId(), Ready: e.ready})
 		}
 	}

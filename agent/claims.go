@@ -60,6 +60,7 @@ func (l *loop) claim(c *gatesock.Call, now time.Time) {
 		l.ledger.Claim(l.hold(f, now))
 	}
 	plan := l.evictFrom(f.Job, c.Received, now)
+	l.explainKills(f.Job, now)
 	l.ticket++
 	l.waiting[l.ticket] = c
 	l.book.Open(evict.Ticket{

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -44,8 +45,10 @@ type executor struct {
 	retryAt time.Time        // next attempt at a sandbox that would not end
 	exit    *launcher.Exited // the launcher's last word
 	goneAt  time.Time        // when its sandbox was known to be gone
-	cpu     uint64           // latest figures
-	peak    uint64
+	// unexplained says that the sandbox was killed by nobody whom we know.
+	unexplained bool
+	cpu         uint64 // latest figures
+	peak        uint64
 }
 
 // end notes why an executor ends; the first reason counts.
@@ -71,6 +74,9 @@ func (e *executor) deadline() time.Time {
 func (l *loop) overdue(e *executor, now time.Time) {
 	switch {
 	case !e.goneAt.IsZero():
+		if e.exit != nil {
+			e.end(api.EndReason_EXECUTOR_FAILED, exitDetail(*e.exit))
+		}
 		l.finish(e, now)
 	case e.reason != 0:
 		l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin))
@@ -174,7 +180,7 @@ func (l *loop) started(e *executor, err error, now time.Time) {
 
 // stop ends an executor that no job has to wait for.
 func (l *loop) stop(e *executor, reason api.EndReason, detail string, now time.Time) {
-	if e.reason != 0 {
+	if e.reason != 0 || e.unexplained {
 		return
 	}
 	e.end(reason, detail)
@@ -195,10 +201,26 @@ func (l *loop) exited(x launcher.Exited, now time.Time) {
 	if e.starting {
 		return // Start's answer is still on its way
 	}
-	e.end(api.EndReason_EXECUTOR_FAILED, exitDetail(x))
 	l.ledger.Remove(e.id)
 	l.settle(now) // before all else: a claim may wait for it
+	if e.reason == 0 && x.Signal == int(unix.SIGKILL) && !x.OOM {
+		// By nobody whom we know: a gate that had to use force does so, and its claim may still be on its way.
+		e.goneAt, e.unexplained = now, true
+		l.changed(now)
+		return
+	}
+	e.end(api.EndReason_EXECUTOR_FAILED, exitDetail(x))
 	l.gone(e, now)
+}
+
+// explainKills says of sandboxes that were just killed by nobody whom we know that a job's gate did it.
+func (l *loop) explainKills(job uint32, now time.Time) {
+	for _, e := range l.executors {
+		if e.unexplained && e.reason == 0 {
+			e.end(api.EndReason_EVICTED, fmt.Sprintf("evicted: job %d needed its resources, and its gate used force because this agent did not answer in time", job))
+			l.finish(e, now)
+		}
+	}
 }
 
 func exitDetail(x launcher.Exited) string {

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -160,7 +159,7 @@ func newNode(t testing.TB) *node {
 		Session: func(events chan<- session.Event) Runner {
 			return session.New(session.Config{
 				Address: "passthrough:///broker", Credentials: identity.PerRPC{Method: identity.None{}}, Events: events,
-				Log: slog.New(slog.NewTextHandler(io.Discard, nil)), FirstRetry: time.Millisecond, LastRetry: 10 * time.Millisecond,
+				Log: slog.New(slog.DiscardHandler), FirstRetry: time.Millisecond, LastRetry: 10 * time.Millisecond,
 				Options: []grpc.DialOption{
 					grpc.WithTransportCredentials(insecure.NewCredentials()),
 					grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {

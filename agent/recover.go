@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -147,7 +148,7 @@ func (l *loop) listed(sandboxes []launcher.Sandbox, asked, now time.Time) {
 	for _, e := range l.executors {
 		// One that was started or ended after the question is not judged by the answer.
 		if !running[e.id] && !e.starting && e.running.Before(asked) && e.goneAt.IsZero() && !e.killing {
-			e.end(api.EndReason_EXECUTOR_FAILED, "sandbox ended while nobody watched (agent or launcher was restarted)")
+			e.end(l.unwatched())
 			l.ledger.Condemn(e.id)
 			l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin)) // clears what may be left, and confirms
 		}
@@ -163,4 +164,15 @@ func (l *loop) listed(sandboxes []launcher.Sandbox, asked, now time.Time) {
 	l.ledger.Block("launcher", "")
 	l.settle(now)
 	l.changed(now)
+}
+
+// unwatched explains the end of a sandbox that ended while nobody watched. When a job runs here that has claimed nothing, its gate
+// found no agent and used force.
+func (l *loop) unwatched() (api.EndReason, string) {
+	for _, h := range l.ledger.Jobs() {
+		if h.Origin == ledger.Scan {
+			return api.EndReason_EVICTED, fmt.Sprintf("evicted: job %d started while this node's agent was away, and its gate used force", h.Job)
+		}
+	}
+	return api.EndReason_EXECUTOR_FAILED, "sandbox ended while nobody watched (agent or launcher was restarted)"
 }

@@ -70,6 +70,8 @@ func FuzzNames(f *testing.F) {
 		if job, ok := StepSocket(name, "n1"); ok && job == 0 {
 			t.Error("job 0 is none")
 		}
-		SLUID(name)
+		if SLUID(name) && name[0] != 's' {
+			t.Error("a SLUID begins with s")
+		}
 	})
 }

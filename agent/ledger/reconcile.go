@@ -10,9 +10,9 @@ const (
 	releaseAfter = 30 * time.Second
 	// claimWithin is how long a job that slurmctld names without its cores has to claim them itself, before it holds everything.
 	claimWithin = 10 * time.Second
-	// ignoreAfterRelease is how long slurmctld may still name a job that has left the node.
-	ignoreAfterRelease = 30 * time.Second
-	rememberRelease    = 10 * time.Minute
+	// rememberRelease is how long slurmctld may still name a job that has left the node: one that is stuck completing on another
+	// node is named until it is over there too. A job that is requeued meanwhile claims by itself.
+	rememberRelease = 10 * time.Minute
 )
 
 // doubt is a job that slurmctld names and that nobody has claimed; its cores are not known.
@@ -50,7 +50,8 @@ func (l *Ledger) Reconcile(r Report, now time.Time) []Change {
 		gone := !named[h.Job] && !r.Local[h.Job] && r.AsOf.Sub(h.Since) > releaseAfter
 		unknown := h.Job == 0 && r.AsOf.After(h.Since) // a scan's placeholder for jobs without a name
 		if gone || unknown {
-			l.Release(h.Job, now)
+			delete(l.jobs, h.Job) // without a trace: a report that names it again is believed
+			delete(l.warned, h.Job)
 			changes = append(changes, Change{h.Job, false})
 		}
 	}
@@ -65,7 +66,7 @@ func (l *Ledger) Reconcile(r Report, now time.Time) []Change {
 
 // learn enters one job of a report. It reports whether the job holds something new.
 func (l *Ledger) learn(h Hold, asOf, now time.Time) bool {
-	if at, ok := l.released[h.Job]; ok && asOf.Sub(at) < ignoreAfterRelease {
+	if at, ok := l.released[h.Job]; ok && asOf.Sub(at) < rememberRelease {
 		return false
 	}
 	h.Since, h.Origin = asOf, Controller

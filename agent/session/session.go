@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -136,12 +137,10 @@ func (s *Session) stream(ctx context.Context, conn *grpc.ClientConn) (welcomed b
 	if !s.tell(ctx, Event{Opened: &Stream{out, cancel}}) {
 		return false, ctx.Err()
 	}
-	sent := make(chan error, 1)
-	go func() { sent <- send(ctx, rpc, out) }()
-	defer func() {
-		cancel(nil)
-		<-sent
-	}()
+	var sender sync.WaitGroup
+	sender.Go(func() { send(ctx, rpc, out) })
+	defer sender.Wait()
+	defer cancel(nil)
 	for {
 		m, err := rpc.Recv()
 		if err != nil {
@@ -157,15 +156,16 @@ func (s *Session) stream(ctx context.Context, conn *grpc.ClientConn) (welcomed b
 	}
 }
 
-func send(ctx context.Context, rpc grpc.BidiStreamingClient[api.AgentMessage, api.BrokerMessage], out <-chan *api.AgentMessage) error {
+// send passes messages on until the stream breaks; Recv says why it did.
+func send(ctx context.Context, rpc grpc.BidiStreamingClient[api.AgentMessage, api.BrokerMessage], out <-chan *api.AgentMessage) {
 	for {
 		select {
 		case m := <-out:
-			if err := rpc.Send(m); err != nil {
-				return err // Recv says why
+			if rpc.Send(m) != nil {
+				return
 			}
 		case <-ctx.Done():
-			return ctx.Err()
+			return
 		}
 	}
 }

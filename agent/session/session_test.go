@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"testing"
@@ -104,7 +103,7 @@ func TestSessionDialsAgain(t *testing.T) {
 	events := make(chan Event)
 	s := New(Config{
 		Address: "passthrough:///b", Credentials: identity.PerRPC{Method: identity.None{}}, Events: events,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), FirstRetry: time.Millisecond,
+		Log: slog.New(slog.DiscardHandler), FirstRetry: time.Millisecond,
 		Options: []grpc.DialOption{grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) })},
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

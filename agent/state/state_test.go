@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -48,7 +47,7 @@ func TestLoad(t *testing.T) {
 
 func TestWriterSavesTheLatest(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
-	w := NewWriter(path, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	w := NewWriter(path, slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
