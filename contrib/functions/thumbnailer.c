@@ -19,7 +19,7 @@
 #include <jerror.h>
 
 #define SIDE 200
-#define QUALITY 85
+#define QUALITY 90
 #define THUMBNAIL_MAX (SIDE * SIDE * 4)
 
 uint32_t thumbnailer(void *args, uint32_t size, void *result);
@@ -185,6 +185,7 @@ static void encode(struct work *w)
     to->in_color_space = w->channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
     jpeg_set_defaults(to);
     jpeg_set_quality(to, QUALITY, TRUE);
+    to->comp_info[0].h_samp_factor = to->comp_info[0].v_samp_factor = 1; /* colours as sharp as the brightness: it is small */
     jpeg_start_compress(to, TRUE);
     while (to->next_scanline < to->image_height) {
         JSAMPROW row = w->pixels + (size_t)to->next_scanline * w->width * w->channels;
