@@ -207,6 +207,21 @@ func TestRunResumes(t *testing.T) {
 	}
 }
 
+func TestFailEmpty(t *testing.T) {
+	for _, fail := range []bool{false, true} {
+		output := filepath.Join(t.TempDir(), "out")
+		plan := &Plan{Items: []Item{{Index: 1, Name: "nothing", Output: output}}}
+		released := 0
+		s, err := Run(t.Context(), Config{Plan: plan, FailEmpty: fail, Acquire: func(context.Context) (Lease, error) {
+			return &fakeLease{lives: 1, released: &released}, nil
+		}})
+		_, missing := os.Stat(output)
+		if err != nil || (s.Failed == 1) != fail || errors.Is(missing, os.ErrNotExist) != fail {
+			t.Errorf("fail %t: %+v, %v, %v", fail, s, err, missing)
+		}
+	}
+}
+
 func TestRunReplacesALostLease(t *testing.T) {
 	dir := t.TempDir()
 	expired := &client.EndedError{Lease: 7, Reason: api.EndReason_EXPIRED}

@@ -24,6 +24,8 @@ type Config struct {
 	Plan    *Plan
 	Acquire func(ctx context.Context) (Lease, error) // called again when a lease was lost through no fault of the tasks
 	Each    func(Item, error)                        // after each task that ended, for the progress bar; may be nil
+	// FailEmpty makes an empty result a failure: the way in which a function, whose ABI has no error code, refuses its input.
+	FailEmpty bool
 }
 
 // Summary is how a map ended.
@@ -49,6 +51,8 @@ type Failure struct {
 	Input string `json:"input"`
 	Error string `json:"error"`
 }
+
+var errEmpty = errors.New("empty result: the function refused its input")
 
 // ReleaseTimeout bounds giving a lease back, in particular after an interrupt.
 const ReleaseTimeout = 5 * time.Second
@@ -147,6 +151,8 @@ func (r *run) once(ctx context.Context) error {
 func (r *run) conclude(lease uint64, item Item, result client.Result) bool {
 	err := result.Err
 	switch {
+	case err == nil && r.FailEmpty && len(result.Output) == 0:
+		err = errEmpty
 	case err == nil:
 		err = Write(item.Output, result.Output)
 	case errors.Is(err, client.ErrEnded), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):

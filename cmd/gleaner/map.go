@@ -17,6 +17,7 @@ type mapFlags struct {
 	out        string
 	lines      string
 	force      bool
+	failEmpty  bool
 	summary    string
 	failedList string
 }
@@ -37,6 +38,7 @@ path/to/lib.so:symbol. Inside a Slurm job the lease ends with the job.`,
 	c.Flags().StringVarP(&f.out, "out", "o", "", "template of result files (required)")
 	c.Flags().StringVar(&f.lines, "lines", "", "one task per line of this file (- for standard input) instead of per input file")
 	c.Flags().BoolVar(&f.force, "force", false, "run also what has a result already")
+	c.Flags().BoolVar(&f.failEmpty, "fail-empty", false, "count an empty result as a failure: functions have no other way to refuse an input")
 	c.Flags().StringVar(&f.summary, "summary", "", "file for the summary as JSON")
 	c.Flags().StringVar(&f.failedList, "failed-list", "", "file for the names of the inputs that failed, one per line")
 	return c
@@ -55,7 +57,7 @@ func (a *app) runMap(ctx context.Context, f *mapFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	summary, err := a.execute(ctx, plan, request)
+	summary, err := a.execute(ctx, plan, request, f.failEmpty)
 	if e := a.writeSummary(f, &summary); e != nil {
 		err = errors.Join(err, e)
 	}
@@ -95,7 +97,7 @@ func (a *app) plan(f *mapFlags, inputs []string) (*batch.Plan, error) {
 }
 
 // execute runs the plan; a plan with nothing to do needs no broker.
-func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Request) (batch.Summary, error) {
+func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Request, failEmpty bool) (batch.Summary, error) {
 	if len(plan.Items) == 0 {
 		return batch.Run(ctx, batch.Config{Plan: plan})
 	}
@@ -114,7 +116,7 @@ func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Requ
 	defer stop()
 	done := 0
 	return batch.Run(ctx, batch.Config{
-		Plan: plan,
+		Plan: plan, FailEmpty: failEmpty,
 		Acquire: func(ctx context.Context) (batch.Lease, error) {
 			stop()
 			lease, err := broker.Acquire(ctx, request)
