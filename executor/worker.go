@@ -124,7 +124,12 @@ func (w *worker) receive() (command, error) {
 }
 
 // kill ends the worker and what its function has started.
+// The first process of a sandbox reaches also what has left the worker's process group.
 func (w *worker) kill() {
+	if os.Getpid() == 1 {
+		_ = syscall.Kill(-1, syscall.SIGKILL)
+		return
+	}
 	_ = syscall.Kill(-w.pid, syscall.SIGKILL)
 	_ = syscall.Kill(w.pid, syscall.SIGKILL)
 }
