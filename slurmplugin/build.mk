@@ -4,6 +4,9 @@ CC ?= cc
 GLEANER_PLUGIN_CFLAGS ?= -std=c11 -O2 -g -Wall -Wextra -Werror
 SLURM_CFLAGS ?=
 
+# Slurm accepts the plugin only when it was built for the same major release: a new one builds it anew.
+SLURM_HEADERS := $(wildcard /usr/include/slurm/spank.h /usr/include/slurm/slurm_version.h)
+
 SLURMPLUGIN_SHARED := slurmplugin/frame.c slurmplugin/settings.c slurmplugin/ask.c slurmplugin/force.c slurmplugin/gate.c
 SLURMPLUGIN_HEADERS := $(wildcard slurmplugin/*.h slurmplugin/spank/*.h slurmplugin/ctest/*.h)
 SLURMPLUGIN_SANITIZE := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
@@ -15,7 +18,7 @@ SLURMPLUGIN_TESTS := $(addprefix $(BUILD)/ctest/,frame_test settings_test ask_te
 BUILD_TARGETS += $(SPANK_GLEANER) $(GLEANER_HOOK)
 C_TESTS += $(SLURMPLUGIN_TESTS)
 
-$(SPANK_GLEANER): slurmplugin/spank/gleaner.c slurmplugin/spank/remote.c slurmplugin/spank/exports.map $(SLURMPLUGIN_SHARED) $(SLURMPLUGIN_HEADERS)
+$(SPANK_GLEANER): slurmplugin/spank/gleaner.c slurmplugin/spank/remote.c slurmplugin/spank/exports.map $(SLURMPLUGIN_SHARED) $(SLURMPLUGIN_HEADERS) $(SLURM_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(GLEANER_PLUGIN_CFLAGS) $(SLURM_CFLAGS) -fPIC -shared -Wl,--version-script=slurmplugin/spank/exports.map -Wl,-z,relro \
 		-o $@ $(filter %.c,$^)

@@ -135,16 +135,19 @@ static unsigned count_one(int dir, struct gl_force *r)
 	return each_pid(dir, NULL, r);
 }
 
+/* v2 needs freezing only where the kernel, older than 5.14, has no cgroup.kill. */
 static unsigned freeze_one(int dir, struct gl_force *r)
 {
 	(void)r;
-	return write_file(dir, "freezer.state", "FROZEN");
+	if (write_file(dir, "freezer.state", "FROZEN"))
+		return 1;
+	return faccessat(dir, "cgroup.kill", F_OK, 0) != 0 && write_file(dir, "cgroup.freeze", "1");
 }
 
 static unsigned thaw_one(int dir, struct gl_force *r)
 {
 	(void)r;
-	return write_file(dir, "freezer.state", "THAWED");
+	return write_file(dir, "freezer.state", "THAWED") || write_file(dir, "cgroup.freeze", "0");
 }
 
 /* Counts v1 cgroups that are still on their way to FROZEN. */
@@ -191,7 +194,7 @@ static unsigned over(const struct forest *f, action *act, struct gl_force *r)
 	return sum;
 }
 
-/* One round: hold everything still so that nothing forks away (v1), signal it, and let it die. */
+/* One round: hold everything still so that nothing forks away, signal it, and let it die. */
 static void kill_round(const struct forest *f, struct gl_force *r, int64_t deadline)
 {
 	int64_t frozen = gl_monotonic_ms() + FREEZE_MS;
