@@ -46,7 +46,14 @@ func (b *Broker) Session(stream api.Agents_SessionServer) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	ses := &session{out: make(chan *api.BrokerMessage, maxOutbox), cancel: cancel}
-	if err := b.call(ctx, func(s *state, now time.Time) error { return s.register(now, ses, r) }); err != nil {
+	err = b.call(ctx, func(s *state, now time.Time) error {
+		if ctx.Err() != nil { // the agent has hung up, and may have come back already
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		s.register(now, ses, r)
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	defer b.post(func(s *state, now time.Time) error { return s.sessionEnded(now, r.GetNode(), ses) })
@@ -91,7 +98,7 @@ func (b *Broker) receive(stream api.Agents_SessionServer, name string, ses *sess
 }
 
 // register takes a session in the place of whatever was there for its node.
-func (s *state) register(now time.Time, ses *session, r *api.Register) error {
+func (s *state) register(now time.Time, ses *session, r *api.Register) {
 	n := s.node(now, r.Node)
 	if n.session != nil {
 		n.session.cancel(errReplaced)
@@ -136,7 +143,6 @@ func (s *state) register(now time.Time, ses *session, r *api.Register) error {
 	}}})
 	s.nodeState(now, n, r.State)
 	s.cfg.Log.Info("agent connected", "node", n.name, "version", n.version, "executors", len(r.Executors), "kept", len(keep))
-	return nil
 }
 
 func (s *state) sessionEnded(now time.Time, name string, ses *session) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"net"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -215,6 +216,7 @@ type fakeAgent struct {
 	stream api.Agents_SessionClient
 	cancel context.CancelFunc
 	done   chan struct{}
+	met    chan struct{} // closed by Welcome
 
 	mu      sync.Mutex
 	total   int
@@ -245,7 +247,7 @@ func (a *fakeAgent) connect() {
 		a.w.t.Fatal(err)
 	}
 	a.mu.Lock()
-	a.stream, a.cancel, a.done = stream, cancel, make(chan struct{})
+	a.stream, a.cancel, a.done, a.met = stream, cancel, make(chan struct{}), make(chan struct{})
 	r := &api.Register{Node: a.name, Version: "1", BootId: a.boot, State: a.state()}
 	for id, s := range a.running {
 		r.Executors = append(r.Executors, &api.RunningExecutor{Id: id, LeaseId: s.LeaseId, Ready: a.readiness(id)})
@@ -256,6 +258,11 @@ func (a *fakeAgent) connect() {
 	}
 	a.mu.Unlock()
 	go a.serve()
+	select {
+	case <-a.met:
+	case <-a.done:
+		a.w.t.Fatalf("%s is not welcome", a.name)
+	}
 }
 
 func (a *fakeAgent) disconnect() {
@@ -318,8 +325,9 @@ func (a *fakeAgent) handle(m *api.BrokerMessage) {
 	switch v := m.Message.(type) {
 	case *api.BrokerMessage_Welcome:
 		a.keep = v.Welcome.Keep
+		close(a.met)
 		for id := range a.running {
-			if !contains(a.keep, id) {
+			if !slices.Contains(a.keep, id) {
 				a.end(id, api.EndReason_STOPPED, "the broker forgot it")
 			}
 		}
@@ -391,13 +399,4 @@ func ended(id string, reason api.EndReason, detail string, ran bool) *api.AgentM
 		e.Started, e.Ended, e.CpuNanoseconds = timestamppb.New(time.Now().Add(-time.Second)), timestamppb.Now(), 5e8
 	}
 	return &api.AgentMessage{Message: &api.AgentMessage_Ended{Ended: e}}
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }

@@ -2,7 +2,7 @@ package broker
 
 import (
 	"fmt"
-	"sort"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -65,7 +65,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d changes of state sent in %s", nodes*changes, time.Since(began).Round(time.Millisecond))
-	sort.Slice(waits, func(i, j int) bool { return waits[i] < waits[j] })
+	slices.Sort(waits)
 	p50, p99 := waits[len(waits)/2], waits[len(waits)*99/100]
 	t.Logf("Renew meanwhile: p50 %s, p99 %s", p50.Round(time.Microsecond), p99.Round(time.Microsecond))
 	if p99 > 2*time.Second {

@@ -102,6 +102,7 @@ func (b *Broker) loop(ctx context.Context) error {
 		for _, st := range batch {
 			st.err = st.do(s, now)
 		}
+		s.dirty = s.collect(now) || s.dirty
 		if s.dirty && !resting {
 			// Placement takes at most a fifth of the loop's time, however large the cluster.
 			began := time.Now()

@@ -201,7 +201,7 @@ func (s *state) needs() []placement.Need {
 // flush commits what happened and then lets it out. When the commit fails everything waits for the next one, except stops, which
 // can do no harm.
 func (s *state) flush(now time.Time) error {
-	s.collect(now, s.table.Take())
+	s.collect(now)
 	if err := s.cfg.Store.Update(s.change); err != nil {
 		s.sendStops()
 		return err
@@ -222,8 +222,9 @@ func (s *state) flush(now time.Time) error {
 	return nil
 }
 
-// collect adds the effects of a batch to what waits for the commit.
-func (s *state) collect(now time.Time, fx lease.Effects) {
+// collect adds the effects of the last steps to what waits for the commit. It says whether a lease came, went or changed.
+func (s *state) collect(now time.Time) bool {
+	fx := s.table.Take()
 	if next := s.table.Next(); next != s.next {
 		s.next, s.change.Next = next, next
 	}
@@ -239,9 +240,7 @@ func (s *state) collect(now time.Time, fx lease.Effects) {
 	s.pending.Starts = append(s.pending.Starts, fx.Starts...)
 	s.pending.Stops = append(s.pending.Stops, fx.Stops...)
 	s.pending.Events = append(s.pending.Events, fx.Events...)
-	if len(fx.Events) > 0 {
-		s.dirty = true
-	}
+	return len(fx.Events) > 0
 }
 
 func merge[K comparable, V any](into, from map[K]V) map[K]V {
