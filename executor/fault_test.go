@@ -103,3 +103,30 @@ func TestSecondAssignment(t *testing.T) {
 	}
 	<-b.exited
 }
+
+// TestDescriptors: connections, also refused ones, leave no descriptor and no mapping behind on either side.
+func TestDescriptors(t *testing.T) {
+	for _, carrier := range carriers {
+		t.Run(carrier, func(t *testing.T) {
+			b := start(t, "functions.so")
+			round := func() {
+				c, err := b.dial(fabric.Options{Carrier: carrier})
+				if err != nil {
+					t.Fatal(err)
+				}
+				echo(t, c, 100)
+				closeQuietly(c)
+			}
+			round() // what is opened once stays open
+			awaitDescriptors(t, b, -1)
+			here, there := descriptors(t, "self"), descriptors(t, b.process.Process.Pid)
+			for range 5 {
+				round()
+			}
+			awaitDescriptors(t, b, there)
+			if now := descriptors(t, "self"); now > here {
+				t.Errorf("client: %d descriptors, before %d", now, here)
+			}
+		})
+	}
+}

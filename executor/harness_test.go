@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	wire "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/token"
@@ -57,7 +59,11 @@ func buildAndRun(m *testing.M) (int, error) {
 			return 0, fmt.Errorf("%v: %w: %s", c.Args, err, out)
 		}
 	}
-	return m.Run(), nil
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		return 1, err
+	}
+	return code, nil
 }
 
 // bench is one executor with an agent played by the test.
@@ -216,4 +222,27 @@ func residentKiB(t testing.TB, pid int) int {
 		t.Fatal(err)
 	}
 	return resident * os.Getpagesize() / 1024
+}
+
+func descriptors(t testing.TB, pid any) int {
+	t.Helper()
+	all, err := os.ReadDir(fmt.Sprintf("/proc/%v/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
+}
+
+// awaitDescriptors waits until the supervisor has as few descriptors as before; -1 until it has seen its client leave.
+func awaitDescriptors(t testing.TB, b *bench, want int) {
+	t.Helper()
+	last := 1 << 20
+	for deadline := time.Now().Add(2 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		now := descriptors(t, b.process.Process.Pid)
+		if want < 0 && now == last || want >= 0 && now <= want {
+			return
+		}
+		last = now
+	}
+	t.Errorf("supervisor: %d descriptors, before %d", last, want)
 }
