@@ -50,6 +50,7 @@ func TestLoad(t *testing.T) {
 			for range changes {
 				a.get(a.sendState)
 			}
+			a.claim(1)
 		})
 	}
 	waits := make([]time.Duration, 0, 300)
@@ -61,10 +62,12 @@ func TestLoad(t *testing.T) {
 		waits = append(waits, time.Since(asked))
 	}
 	group.Wait()
-	if _, err := c.Renew(w.ctx(), &api.RenewRequest{LeaseId: 1}); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d changes of state sent in %s", nodes*changes, time.Since(began).Round(time.Millisecond))
+	cluster := api.NewClusterClient(w.dial(bob))
+	w.eventually("all taken", func() bool {
+		answer, err := cluster.Nodes(w.ctx(), &api.NodesRequest{})
+		return err == nil && !slices.ContainsFunc(answer.Nodes, func(n *api.NodeStatus) bool { return n.Slurm.Cores == 0 })
+	})
+	t.Logf("%d changes of state, and a claim that evicts on each node, taken in %s", nodes*changes, time.Since(began).Round(time.Millisecond))
 	slices.Sort(waits)
 	p50, p99 := waits[len(waits)/2], waits[len(waits)*99/100]
 	t.Logf("Renew meanwhile: p50 %s, p99 %s", p50.Round(time.Microsecond), p99.Round(time.Microsecond))
