@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"go.uber.org/goleak"
 
 	"github.com/gleaner-hpc/gleaner/agent/launch"
@@ -145,11 +144,8 @@ type real struct {
 
 func startReal(t *testing.T) *real {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: sandboxes are made of cgroups and mounts")
-	}
-	if !seccomp.Enabled {
-		t.Skip("needs -tags seccomp")
+	if err := sandbox.Supported(); err != nil {
+		t.Skip(err)
 	}
 	dir, err := os.MkdirTemp("", "launch")
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/opencontainers/runc/libcontainer/seccomp"
 	"go.uber.org/goleak"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
@@ -42,21 +41,18 @@ func spec(id string) launcher.Spec {
 	return launcher.Spec{ID: id, UID: testUID, GID: testGID, Groups: []uint32{61236}, MilliCPUs: 1000, MemoryBytes: 64 << 20, PIDs: 32}
 }
 
-// needRoot skips where no sandbox can be made.
-func needRoot(t testing.TB) {
+// needSupport skips where no sandbox can be made.
+func needSupport(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: sandboxes are made of cgroups and mounts")
-	}
-	if !seccomp.Enabled {
-		t.Skip("needs -tags seccomp")
+	if err := Supported(); err != nil {
+		t.Skip(err)
 	}
 }
 
 // testConfig is a Config of this test's own, whose executor is this binary: it does what mode says. All traces must be gone at the end.
 func testConfig(t testing.TB, mode string) Config {
 	t.Helper()
-	needRoot(t)
+	needSupport(t)
 	dir, err := os.MkdirTemp("", "sandbox")
 	if err != nil {
 		t.Fatal(err)

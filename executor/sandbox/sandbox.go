@@ -92,20 +92,30 @@ type Manager struct {
 	boxes map[string]*box
 }
 
+// Supported says what this process lacks to make sandboxes, nil when nothing.
+func Supported() error {
+	if !seccomp.Enabled {
+		return ErrNoSeccomp
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("needs root: sandboxes are made of cgroups and mounts")
+	}
+	probe, err := openPidfd(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("%w: Linux 5.10 or later is needed", err)
+	}
+	return probe.Close()
+}
+
 // New locks the run directory, adopts the sandboxes that run there and removes what is left of those that do not.
 func New(cfg Config) (*Manager, error) {
 	cfg = cfg.withDefaults()
 	if err := validate(cfg); err != nil {
 		return nil, err
 	}
-	if !seccomp.Enabled {
-		return nil, ErrNoSeccomp
+	if err := Supported(); err != nil {
+		return nil, err
 	}
-	probe, err := openPidfd(os.Getpid())
-	if err != nil {
-		return nil, fmt.Errorf("%w: Linux 5.10 or later is needed", err)
-	}
-	_ = probe.Close()
 	m := &Manager{cfg: cfg, exits: make(chan launcher.Exited, 1024), closed: make(chan struct{}), boxes: map[string]*box{}}
 	if err := m.prepare(); err != nil {
 		m.unlock()

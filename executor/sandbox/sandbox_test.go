@@ -91,7 +91,7 @@ func TestLimits(t *testing.T) {
 	if owner := fmt.Sprint(info.Sys()); !strings.Contains(owner, fmt.Sprint(testUID)) {
 		t.Errorf("executor's folder belongs to %s", owner)
 	}
-	for _, part := range strings.Fields(hostStatus(t, pid, "Uid")) {
+	for part := range strings.FieldsSeq(hostStatus(t, pid, "Uid")) {
 		if part != fmt.Sprint(testUID) {
 			t.Errorf("on the host the executor is uid %s", part)
 		}
