@@ -103,9 +103,22 @@ func TestRest(t *testing.T) {
 // TestKillAnything kills each daemon with SIGKILL while a job runs, and after each the cluster still goes down without a trace and
 // comes up again in the same folder.
 func TestKillAnything(t *testing.T) {
-	c := upHere(t, Options{Nodes: 1, Without: bare})
-	o := Options{Dir: c.Dir, Nodes: 1, Without: bare}
+	killEach(t, Options{Nodes: 1, Without: bare}, nil)
+}
+
+// TestKillAnythingOfOurs does the same to Gleaner's daemons.
+func TestKillAnythingOfOurs(t *testing.T) {
+	killEach(t, Options{Nodes: 1}, []string{"brokerd", "launch", "agentd"})
+}
+
+// killEach kills the roles of the given kinds, or every one.
+func killEach(t *testing.T, o Options, kinds []string) {
+	c := upHere(t, o)
+	o.Dir = c.Dir
 	for _, role := range c.Roles() {
+		if kinds != nil && !slices.Contains(kinds, kind(role)) {
+			continue
+		}
 		if out, err := c.Command(t.Context(), "sbatch", "-o", "/dev/null", "--wrap", "trap '' TERM; sleep 600 & wait; sleep 600").CombinedOutput(); err != nil {
 			t.Fatalf("sbatch: %v\n%s", err, out)
 		}

@@ -22,7 +22,7 @@ var whole = []string{"brokerd", "launch", "agentd", "gate", "hook"}
 
 // library compiles testdata/functions.c once per run.
 var library = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "gleaner-e2e-lib")
+	dir, err := os.MkdirTemp(shared.Dir, "functions") // goes with the cluster
 	if err != nil {
 		return "", err
 	}

@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +33,12 @@ func run(m *testing.M) int {
 	if unavailable = cluster.Available(); unavailable != nil {
 		return m.Run() // each test skips with the reason
 	}
+	lock, err := alone()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		return 1
+	}
+	defer lock.Close()
 	began := time.Now()
 	c, err := cluster.Up(context.Background(), cluster.Options{Dir: folder(), Nodes: 4})
 	if err != nil {
@@ -64,6 +71,18 @@ func folder() string {
 	}
 	sum := sha256.Sum256([]byte(dir))
 	return "/tmp/gleaner-e2e-" + hex.EncodeToString(sum[:3])
+}
+
+// alone waits for another run in the same checkout, whose cluster would otherwise be taken for a dead one's. The lock goes with its
+// process, however that ends.
+func alone() (net.Listener, error) {
+	name := "@" + folder()
+	for deadline := time.Now().Add(10 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		lock, err := net.Listen("unix", name)
+		if err == nil || time.Now().After(deadline) {
+			return lock, err
+		}
+	}
 }
 
 // keepLogs leaves the daemons' logs in build/results/e2e-log for whoever looks into a failure.
