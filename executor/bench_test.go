@@ -43,3 +43,18 @@ func invoke(b *testing.B, c *fabric.Conn, size int) {
 	b.ReportMetric(float64(times[len(times)/2]), "p50-ns")
 	b.ReportMetric(float64(times[len(times)*99/100]), "p99-ns")
 }
+
+// BenchmarkCold is from the executor's start to the first result.
+func BenchmarkCold(b *testing.B) {
+	for _, carrier := range carriers {
+		b.Run(carrier, func(b *testing.B) {
+			for range b.N {
+				executor := start(b, "functions.so")
+				c := executor.connect(fabric.Options{Carrier: carrier})
+				echo(b, c, 64)
+				closeQuietly(c)
+				executor.stop()
+			}
+		})
+	}
+}

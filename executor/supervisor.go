@@ -162,7 +162,7 @@ func (s *supervisor) assigned(a *wire.Assign) error {
 	if err != nil {
 		return s.unfit(err)
 	}
-	s.assign, s.ready = a, ready
+	s.assign, s.ready, s.epoch = a, ready, a.Epoch
 	if a.CodeBytes > 0 {
 		s.codeLimit.Store(a.CodeBytes)
 	}

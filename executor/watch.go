@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/fabric/control"
@@ -20,7 +21,8 @@ func (s *supervisor) start() {
 	if s.worker != nil {
 		return
 	}
-	w, err := spawn(s.cfg.Worker, s.assign, s.code)
+	remote := slices.ContainsFunc(s.everyone(), func(c *client) bool { return c.accept.Carrier == control.CarrierOFI })
+	w, err := spawn(s.cfg.Worker, s.assign, s.code, remote)
 	if err != nil {
 		s.fail(ending{kind: kindLoadFailed, text: err.Error()})
 		return

@@ -24,8 +24,9 @@ type worker struct {
 	victim  *request // the request that doomed is about
 }
 
-// spawn starts a worker on the library in code. Its parent's thread must not end before it does.
-func spawn(path string, a *wire.Assign, code *os.File) (*worker, error) {
+// spawn starts a worker on the library in code, with an endpoint when remote says that a client will need one. Its parent's
+// thread must not end before it does.
+func spawn(path string, a *wire.Assign, code *os.File, remote bool) (*worker, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make socket to worker: %w", err)
@@ -50,7 +51,11 @@ func spawn(path string, a *wire.Assign, code *os.File) (*worker, error) {
 	if provider == "" {
 		provider = defaultProvider
 	}
-	w.pid, err = syscall.ForkExec(path, []string{path, a.Symbol, a.ListenHost, provider}, &syscall.ProcAttr{
+	open := "later"
+	if remote {
+		open = "now"
+	}
+	w.pid, err = syscall.ForkExec(path, []string{path, a.Symbol, a.ListenHost, provider, open}, &syscall.ProcAttr{
 		Env: environment(a, provider),
 		// Inherited descriptors 3, 4 and 5 are the worker's contract.
 		Files: []uintptr{null.Fd(), 1, 2, theirs.Fd(), w.state.file.Fd(), code.Fd()},

@@ -80,7 +80,7 @@ void gf_attach(struct gf_conn *c) {
 }
 
 static void attached(struct gf_conn *c, const struct gf_frame *f) {
-	if (c->up || (c->carrier == GF_OFI && c->ofi == NULL)) return;
+	if (c->up || c->arena == NULL || (c->carrier == GF_OFI && c->ofi == NULL)) return;
 	if (c->carrier == GF_OFI && gf_ofi_peer(c->ofi, f->address, &c->peer) != 0) {
 		gf_dial_failed(c, GF_DIAL_UNREACHABLE, 0, 0, "libfabric does not take the executor's address");
 		gf_lost(c, "libfabric does not take the executor's address", 0, 1);
@@ -147,6 +147,8 @@ static void follow(struct gf_conn *c, const struct gf_frame *f) {
 		crashed(c, f);
 		break;
 	case GF_RESTARTED:
+		if (c->arena == NULL) break;
+		if (c->up) crashed(c, f); /* nothing of ours was running */
 		gf_attach(c);
 		break;
 	default:

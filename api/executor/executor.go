@@ -34,7 +34,8 @@ type Hello struct {
 type Assign struct {
 	Executor      string        `json:"executor"` // the id that tokens name
 	Lease         uint64        `json:"lease"`
-	Job           uint32        `json:"job"` // Slurm job the lease belongs to, 0 for none
+	Epoch         uint64        `json:"epoch"` // tokens of an older epoch are refused; 0 admits all until a newer one has been seen
+	Job           uint32        `json:"job"`   // Slurm job the lease belongs to, 0 for none
 	PublicKey     []byte        `json:"public_key"`
 	Symbol        string        `json:"symbol"`
 	Digest        []byte        `json:"digest"` // SHA-256 of the library that clients upload

@@ -55,11 +55,16 @@ static int attach_ring(struct connection *c, const struct gf_layout *l, const in
 	return 0;
 }
 
-static int attach_ofi(struct worker *w, struct connection *c, const struct gf_layout *l, const struct gf_command *in, char *why, size_t n) {
+int worker_open_fabric(struct worker *w, char *why, size_t why_bytes) {
 	struct gf_ofi_options o = {.provider = w->provider, .host = w->host, .depth = OFI_DEPTH};
+
+	return w->ofi != NULL ? 0 : gf_ofi_open(&w->ofi, &o, why, why_bytes);
+}
+
+static int attach_ofi(struct worker *w, struct connection *c, const struct gf_layout *l, const struct gf_command *in, char *why, size_t n) {
 	int rc, fd = -1;
 
-	if (w->ofi == NULL && gf_ofi_open(&w->ofi, &o, why, n) != 0) return -1;
+	if (worker_open_fabric(w, why, n) != 0) return -1;
 	rc = gf_arena(l, &fd, &c->arena);
 	if (rc == 0) rc = gf_view_map(&c->view, l, fd);
 	if (fd >= 0) close(fd);

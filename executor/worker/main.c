@@ -1,4 +1,4 @@
-/* worker SYMBOL HOST PROVIDER, with descriptors 3 (socket to the supervisor), 4 (state page) and 5 (library). */
+/* worker SYMBOL HOST PROVIDER now|later (when to open the fabric's endpoint), with descriptors 3 (socket to the supervisor), 4 (state page) and 5 (library). */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -95,7 +95,7 @@ int main(int argc, char **argv) {
 	struct gf_command told = {.op = GF_OP_LOADED};
 	void *m;
 
-	if (argc != 4) return 2;
+	if (argc != 5) return 2;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	m = mmap(NULL, sizeof *w->state, PROT_READ | PROT_WRITE, MAP_SHARED, FD_STATE, 0);
 	if (m == MAP_FAILED) return 2;
@@ -114,6 +114,7 @@ int main(int argc, char **argv) {
 	close(FD_CODE);
 	atomic_store(&w->state->loaded, 1);
 	worker_tell(w, &told);
+	if (strcmp(argv[4], "now") == 0) worker_open_fabric(w, told.text, sizeof told.text); /* an attachment reports failure */
 	w->mark = worker_now();
 	loop(w);
 }

@@ -54,6 +54,8 @@ int serve_ring(struct worker *w, struct connection *c);
 int serve_ofi(struct worker *w);
 
 /* attach.c: reads the supervisor's commands; exits when the supervisor is gone. */
+/* worker_open_fabric opens the endpoint unless it is open; -1 with a text in why. */
+int worker_open_fabric(struct worker *w, char *why, size_t why_bytes);
 void worker_commands(struct worker *w);
 void worker_tell(struct worker *w, const struct gf_command *command);
 
