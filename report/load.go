@@ -46,7 +46,7 @@ func each(ctx context.Context, tx *sql.Tx, scan func(*sql.Rows) error, query str
 	if err != nil {
 		return err
 	}
-	defer rows.Close() //nolint:errcheck // Err says what went wrong
+	defer rows.Close()
 	for rows.Next() {
 		if err := scan(rows); err != nil {
 			return err

@@ -59,7 +59,7 @@ func (r *Report) textCPU(b *strings.Builder) {
 		fmt.Fprintf(t, "GPU: allocated\t\t%s\t%s\t\n", coreTable(r.GPU.Allocated), share(r.GPU.Allocated, r.GPU.Reported))
 		fmt.Fprintf(t, "GPU: harvested\t\t%s\t%s\t\n", coreTable(r.GPU.Harvested), share(r.GPU.Harvested, r.GPU.Reported))
 	}
-	t.Flush() //nolint:errcheck // a Builder takes everything
+	t.Flush()
 	b.WriteString("\n")
 }
 
@@ -81,7 +81,7 @@ func (r *Report) textHarm(b *strings.Builder) {
 	for _, row := range r.distributions() {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t\n", row.Name, row.Count, brief(row.P50), brief(row.P99), brief(row.Max))
 	}
-	t.Flush() //nolint:errcheck // a Builder takes everything
+	t.Flush()
 	h := r.Harm
 	fmt.Fprintf(b, "Executors evicted %d, memory given back %s; answers after the deadline %d; drains by Gleaner %d, others %d\n\n",
 		h.Evictions, byteSize(float64(h.EvictedMemory)), h.Late, h.DrainsByGleaner, h.DrainsOther)
@@ -109,7 +109,7 @@ func textUsage(b *strings.Builder, what string, rows []UsageRow) {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\t\n", u.Name, u.Executors, coreTable(u.CPUMS), coreTable(u.UsedCPUMS),
 			group(u.MemoryByteHours/(1<<30), 3), u.Evicted)
 	}
-	t.Flush() //nolint:errcheck // a Builder takes everything
+	t.Flush()
 	if more := len(rows) - listed; more > 0 {
 		fmt.Fprintf(b, "  and %d more (--output csv has all)\n", more)
 	}

@@ -18,7 +18,7 @@ func (r *Report) gain() string {
 		return fmt.Sprintf("Nothing was harvested on %s: %s of %s were left idle.",
 			plural(len(r.Nodes), "node"), coreTime(c.Idle), coreTime(c.Reported))
 	}
-	return fmt.Sprintf("On %s, functions computed for %s on cores that no job held: %s of what Slurm left over. Use rose from %s to %s.",
+	return fmt.Sprintf("On %s, functions had %s on cores that no job held: %s of what Slurm left over. The share of cores given out rose from %s to %s.",
 		plural(len(r.Nodes), "node"), coreTime(c.Harvested), share(c.Harvested, c.Harvested+c.Idle),
 		share(c.Allocated, c.Reported), share(c.Allocated+c.Harvested, c.Reported))
 }

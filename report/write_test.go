@@ -83,7 +83,7 @@ func TestEmptyReportSaysSo(t *testing.T) {
 func TestLargeClusterSharesRows(t *testing.T) {
 	u := newRollup(t0, t0.Add(30*24*time.Hour))
 	for i := range 7241 {
-		u.interval(Interval{Node: "nid" + time.Duration(100000+i).String()[:6], Start: t0, End: t0.Add(30 * 24 * time.Hour), CPUs: 36, State: Idle, HarvestedCPUs: i % 36})
+		u.interval(Interval{Node: "nid" + time.Duration(100000 + i).String()[:6], Start: t0, End: t0.Add(30 * 24 * time.Hour), CPUs: 36, State: Idle, HarvestedCPUs: i % 36})
 	}
 	r := u.report()
 	out := rendered(t, "large", r)

@@ -19,8 +19,11 @@ const (
 // judgeAll looks at the thumbnails of every album: the first by its content, the others must be the same bytes.
 func judgeAll(photographs, thumbnails string, albums int, s *Summary) (bad []error, err error) {
 	inputs, err := filepath.Glob(filepath.Join(photographs, "*.jpg"))
-	if err != nil || len(inputs) == 0 {
-		return nil, fmt.Errorf("photographs in %s: none (%v)", photographs, err)
+	if err == nil && len(inputs) == 0 {
+		return nil, fmt.Errorf("photographs in %s: none found", photographs)
+	}
+	if err != nil {
+		return nil, err
 	}
 	digits := len(fmt.Sprint(albums))
 	for _, input := range inputs {
