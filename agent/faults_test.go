@@ -2,7 +2,6 @@ package agent
 
 import (
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -10,9 +9,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/agent/jobs"
 	"github.com/gleaner-hpc/gleaner/api"
-	apiexec "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/gate"
-	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 func TestStuckSandbox(t *testing.T) {
