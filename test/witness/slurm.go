@@ -60,7 +60,7 @@ func (m machine) size(node string) (nodeSize, error) {
 
 // field returns the value of the first NAME=value in scontrol's text.
 func field(text, name string) string {
-	for _, f := range strings.FieldsSeq(text) {
+	for f := range strings.FieldsSeq(text) {
 		if v, ok := strings.CutPrefix(f, name+"="); ok {
 			return v
 		}
