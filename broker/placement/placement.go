@@ -116,12 +116,19 @@ type round struct {
 	index   map[string]int
 	nodes   []Node
 	backoff *Backoff
+	resting map[uint64]resting
 	full    map[policies.Resources]bool   // no node has room for one of this size
 	whys    map[policies.Resources]string // and why, for leases without resting nodes
 }
 
+// resting is what the backoff says of one lease.
+type resting struct {
+	held   map[string]bool
+	recent []string
+}
+
 func newRound(now time.Time, policy policies.Policy, nodes []Node, backoff *Backoff) *round {
-	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, full: map[policies.Resources]bool{}, whys: map[policies.Resources]string{}}
+	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, resting: map[uint64]resting{}, full: map[policies.Resources]bool{}, whys: map[policies.Resources]string{}}
 	r.offers = make([]policies.Offer, len(nodes))
 	for i := range nodes {
 		n := &nodes[i]
@@ -151,20 +158,30 @@ func offer(policy policies.Policy, n *Node) policies.Offer {
 	return o
 }
 
+// rests returns what the backoff says of a lease, asking it once.
+func (r *round) rests(lease uint64) (held map[string]bool, recent []string) {
+	known, ok := r.resting[lease]
+	if !ok {
+		known = resting{r.backoff.held(r.now, lease), r.backoff.recent(r.now, lease)}
+		r.resting[lease] = known
+	}
+	return known.held, known.recent
+}
+
 // place asks the policy for up to n executors and takes what it picks out of the offers. A pick that does not fit is a fault of
 // the policy and is dropped.
 func (r *round) place(need Need, n int) []string {
 	if r.full[need.Each] {
 		return nil
 	}
-	held := r.backoff.held(r.now, need.Lease)
+	held, recent := r.rests(need.Lease)
 	offers := r.offers
 	if len(held) > 0 {
 		offers = slices.DeleteFunc(slices.Clone(offers), func(o policies.Offer) bool { return held[o.Node] })
 	}
 	request := need.Request
 	request.Executors = n
-	request.Avoid = r.backoff.recent(r.now, need.Lease)
+	request.Avoid = recent
 	var got []string
 	for _, node := range r.policy.Place(request, offers) {
 		i, known := r.index[node]
@@ -186,7 +203,7 @@ func (r *round) why(need Need) string {
 	if len(r.nodes) == 0 {
 		return "no agent is connected to the broker"
 	}
-	held := r.backoff.held(r.now, need.Lease)
+	held, _ := r.rests(need.Lease)
 	if why := r.whys[need.Each]; why != "" && r.full[need.Each] && len(held) == 0 {
 		return why
 	}
