@@ -112,8 +112,6 @@ func TestBluntClaimTakesEverything(t *testing.T) {
 	}
 }
 
-// A sandbox that does not end fails its claim, not those of other jobs; and it stays condemned until it is gone.
-// Without a launcher from the start nothing can be known: the gate uses force at once instead of waiting for a second.
 func TestEndsByItself(t *testing.T) {
 	n := newNode(t)
 	n.start()
@@ -303,8 +301,6 @@ func TestSuspend(t *testing.T) {
 	}
 }
 
-// A hung loop gives no Ack, which is what makes the gate use force.
-// A full state folder costs nothing but the memory of a restart.
 func BenchmarkClaimNothingToEvict(b *testing.B) {
 	n := newNode(b)
 	n.cfg.Log = slog.New(slog.DiscardHandler)
@@ -313,5 +309,3 @@ func BenchmarkClaimNothingToEvict(b *testing.B) {
 		n.claim(1, "0", 64, gate.Done)
 	}
 }
-
-// A gate that got no Ack has killed by itself; whichever of exit and claim comes first, the executor was evicted.

@@ -12,6 +12,7 @@ import (
 	"github.com/gleaner-hpc/gleaner/api/gate"
 )
 
+// A sandbox that does not end fails its claim, not those of other jobs; and it stays condemned until it is gone.
 func TestStuckSandbox(t *testing.T) {
 	n := newNode(t)
 	n.cfg.Evict.Deadline = 100 * time.Millisecond
@@ -45,6 +46,7 @@ func TestLauncherAway(t *testing.T) {
 	n.admits()
 }
 
+// Without a launcher from the start nothing can be known: the gate uses force at once instead of waiting for a second.
 func TestNeverALauncher(t *testing.T) {
 	n := newNode(t)
 	n.run()
@@ -157,6 +159,7 @@ func TestSlurmJobs(t *testing.T) {
 	n.admits()
 }
 
+// A hung loop gives no Ack, which is what makes the gate use force.
 func TestHungLoopGivesNoAck(t *testing.T) {
 	n := newNode(t)
 	n.start()
@@ -173,6 +176,7 @@ func TestHungLoopGivesNoAck(t *testing.T) {
 	g.hear(gate.Done)
 }
 
+// A full state folder costs nothing but the memory of a restart.
 func TestStateNotWritable(t *testing.T) {
 	n := newNode(t)
 	n.start()
@@ -188,6 +192,7 @@ func TestStateNotWritable(t *testing.T) {
 	}
 }
 
+// A gate that got no Ack has killed by itself; whichever of exit and claim comes first, the executor was evicted.
 func TestGateUsedForce(t *testing.T) {
 	n := newNode(t)
 	n.start()
