@@ -3,9 +3,12 @@ package executor
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"net"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gleaner-hpc/gleaner/fabric/control"
 )
@@ -148,6 +151,9 @@ func (s *supervisor) passOn(c *client) {
 		op: opAttach, connection: c.id, carrier: uint32(c.accept.Carrier), slots: c.accept.Slots, bufferBytes: c.accept.BufferBytes,
 		cookie: c.accept.Cookie, spinNS: c.spinNS, key: a.Key, base: a.Base, address: a.Address,
 	}, a.files)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return // the worker has just died: the client is asked again when the next one serves
+	}
 	if err != nil {
 		s.refuse(c, refusal{refusedAttach, err.Error()})
 	}

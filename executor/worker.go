@@ -136,7 +136,6 @@ func (w *worker) kill() {
 		return
 	}
 	_ = syscall.Kill(-w.pid, syscall.SIGKILL)
-	_ = syscall.Kill(w.pid, syscall.SIGKILL)
 }
 
 // exit is the end of a process.

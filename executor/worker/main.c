@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
 	if (told.status != GF_OK) {
 		told.op = GF_OP_FAILED;
 		worker_tell(w, &told);
-		return 0;
+		for (;;) pause(); /* the supervisor reads the reason, and then ends this process */
 	}
 	close(FD_CODE);
 	atomic_store(&w->state->loaded, 1);
