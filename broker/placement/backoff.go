@@ -88,14 +88,14 @@ func (b *Backoff) Next(now time.Time) time.Time {
 	return next
 }
 
-// held returns the nodes that must not be picked for a lease now.
+// held returns the nodes that must not be picked for a lease now; for lease 0, for any lease.
 func (b *Backoff) held(now time.Time, lease uint64) map[string]bool {
 	if b == nil {
 		return nil
 	}
 	var held map[string]bool
 	for key, r := range b.rests {
-		if (key.lease == lease || key.lease == 0) && now.Before(r.until) {
+		if key.lease == lease && now.Before(r.until) {
 			if held == nil {
 				held = map[string]bool{}
 			}

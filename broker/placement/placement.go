@@ -130,9 +130,12 @@ type resting struct {
 func newRound(now time.Time, policy policies.Policy, nodes []Node, backoff *Backoff) *round {
 	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, resting: map[uint64]resting{}, full: map[policies.Resources]bool{}, whys: map[policies.Resources]string{}}
 	r.offers = make([]policies.Offer, len(nodes))
+	held := backoff.held(now, 0)
 	for i := range nodes {
 		n := &nodes[i]
-		r.offers[i] = offer(policy, n)
+		if r.offers[i] = offer(policy, n); held[n.Name] && r.offers[i].Resources != (policies.Resources{}) {
+			r.offers[i].Resources, r.offers[i].Why = policies.Resources{}, "resting after an eviction or a refusal"
+		}
 		r.index[n.Name] = i
 	}
 	return r
@@ -211,7 +214,7 @@ func (r *round) why(need Need) string {
 	for i, o := range r.offers {
 		why := shortfall(&r.nodes[i], o, need.Each)
 		if held[o.Node] {
-			why = "resting after an eviction, a refusal or a failure"
+			why = "resting after an executor failed there"
 		}
 		groups[why] = append(groups[why], o.Node)
 	}
