@@ -75,7 +75,7 @@ func (p *progress) ends(err error) {
 func (p *progress) run() {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	began, told := time.Now(), ""
+	began, told, toldAt := time.Now(), "", time.Time{}
 	waitingSince, line := began, began
 	for {
 		select {
@@ -86,8 +86,8 @@ func (p *progress) run() {
 			if counts.Executors > 0 || counts.Waiting == 0 {
 				waitingSince = now
 			}
-			if why := p.whyWaiting(counts); now.Sub(waitingSince) >= waitNotice && why != told {
-				told = why
+			if why := p.whyWaiting(counts); now.Sub(waitingSince) >= waitNotice && why != told && now.Sub(toldAt) >= lineEvery {
+				told, toldAt = why, now
 				fmt.Fprintf(p.out, "gleaner: lease %d waits for an executor: %s\n", p.lease.ID(), why)
 			}
 			if p.bar == nil && p.total > 1 && now.Sub(line) >= lineEvery {
