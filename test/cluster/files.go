@@ -22,6 +22,9 @@ func (c *Cluster) writeFiles() error {
 			return err
 		}
 	}
+	if err := c.mountState(); err != nil {
+		return err
+	}
 	if err := os.Chown(c.path("rest"), nobody, nobody); err != nil { // slurmrestd refuses to be root
 		return err
 	}
@@ -55,6 +58,34 @@ func (c *Cluster) writeFiles() error {
 
 const nobody = 65534
 
+// StateDir is where the broker ("brokerd") or a node's agent ("agentd/NODE") keeps its state; "" for other roles.
+func (s *spec) StateDir(role string) string {
+	if node, ok := strings.CutPrefix(role, "agentd/"); ok {
+		return filepath.Join(s.RunDir(node), "state")
+	}
+	if role == "brokerd" {
+		return s.path("broker")
+	}
+	return ""
+}
+
+// mountState gives each state folder a small file system, when asked to.
+func (c *Cluster) mountState() error {
+	if c.StateMiB == 0 {
+		return nil
+	}
+	roles := []string{"brokerd"}
+	for _, node := range c.NodeNames() {
+		roles = append(roles, "agentd/"+node)
+	}
+	for _, role := range roles {
+		if err := unix.Mount("tmpfs", c.StateDir(role), "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0755", c.StateMiB)); err != nil {
+			return fmt.Errorf("mount a file system for the state of %s: %w", role, err)
+		}
+	}
+	return nil
+}
+
 // hooked says whether slurmd shall run the Prolog and Epilog hook.
 func (c *Cluster) hooked() bool {
 	return executable(c.lib("libexec", "gleaner", "hook")) && !c.without("hook")
@@ -70,8 +101,12 @@ func (c *Cluster) writeHooks() error {
 	if !c.hooked() {
 		return nil
 	}
+	mode := "warn"
+	if !c.gated() {
+		mode = "blunt" // the Prolog gates alone
+	}
 	for _, context := range []string{"prolog", "epilog"} {
-		text := fmt.Sprintf("#!/bin/sh\nexec %s %s %s\n", c.lib("libexec", "gleaner", "hook"), context, c.hookArgs())
+		text := fmt.Sprintf("#!/bin/sh\nexec %s %s %s mode=%s\n", c.lib("libexec", "gleaner", "hook"), context, c.hookArgs(), mode)
 		if err := os.WriteFile(c.etc(context), []byte(text), 0o755); err != nil {
 			return err
 		}
@@ -213,7 +248,7 @@ method = "munge"
 munge_socket = %q
 allow_root = true
 agents = ["root"]
-`, c.Broker(), c.path("broker"), "unix:"+c.RestSocket(), c.MungeSocket())
+`, c.Broker(), c.StateDir("brokerd"), "unix:"+c.RestSocket(), c.MungeSocket())
 }
 
 func (c *Cluster) agentConf(node string) string {
@@ -246,6 +281,6 @@ socket = %q
 
 [executor]
 listen = "127.0.0.1"
-`, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), filepath.Join(c.RunDir(node), "state"),
+`, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), c.StateDir("agentd/"+node),
 		c.Broker(), c.MungeSocket(), c.LaunchSocket(node))
 }
