@@ -41,6 +41,10 @@ type Options struct {
 	GPUs      int      // fake devices per node; 0 means 2, negative none
 	Without   []string // roles not started, such as "agentd" or "brokerd"
 	SlurmConf []string // lines added to slurm.conf
+	// StateMiB puts the broker's state and that of each agent on a file system of this size of its own, so that it can be filled; 0 means
+	// plain folders.
+	StateMiB int
+	Env      []string // KEY=VALUE for Gleaner's daemons
 }
 
 // Cluster is a running cluster, or the rest of one.

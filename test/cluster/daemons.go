@@ -29,7 +29,7 @@ func (c *Cluster) daemons() []daemon {
 			"--pid-file=" + c.path("munge", "munged.pid"), "--log-file=" + c.path("munge", "munged.log"),
 			"--seed-file=" + c.path("munge", "munged.seed"), "--num-threads=4",
 		}},
-		{role: "slurmctld", args: []string{"-D", "-i", "-c", "-f", conf}, tcp: fmt.Sprintf("127.0.0.1:%d", c.Port)},
+		{role: "slurmctld", args: []string{"-D", "-i", "-f", conf}, tcp: fmt.Sprintf("127.0.0.1:%d", c.Port)},
 	}
 	for i, node := range c.NodeNames() {
 		list = append(list, daemon{role: "slurmd/" + node, args: []string{"-D", "-N", node, "-f", conf}, tcp: fmt.Sprintf("127.0.0.1:%d", c.Port+1+i)})
@@ -60,6 +60,9 @@ func (c *Cluster) ownDaemons() []daemon {
 			role: "agentd/" + node, path: c.lib("bin", "gleaner-agentd"), socket: c.AgentSocket(node), ours: true,
 			args: []string{"--config", c.etc("agent-" + node + ".toml")},
 		})
+	}
+	for i := range list {
+		list[i].env = c.DaemonEnv
 	}
 	return list
 }

@@ -28,6 +28,8 @@ type spec struct {
 	GPUs      int      `json:"gpus"`
 	Without   []string `json:"without"`
 	Lines     []string `json:"slurm_conf"`
+	StateMiB  int      `json:"state_mib,omitempty"`
+	DaemonEnv []string `json:"daemon_env,omitempty"`
 	Port      int      `json:"port"` // slurmctld's; the nodes' follow it, then the broker's
 }
 
@@ -48,7 +50,7 @@ func newSpec(o Options) (*spec, error) {
 	}
 	s := &spec{
 		Dir: dir, Build: o.Build, Name: clusterName(dir), Nodes: o.Nodes, Mode: o.Mode, CPUs: o.CPUs, MemoryMiB: o.MemoryMiB,
-		GPUs: o.GPUs, Without: o.Without, Lines: o.SlurmConf,
+		GPUs: o.GPUs, Without: o.Without, Lines: o.SlurmConf, StateMiB: o.StateMiB, DaemonEnv: o.Env,
 	}
 	s.fill()
 	return s, s.validate()
@@ -254,13 +256,16 @@ func (s *spec) CgroupParent() string { return "gleaner-" + s.Name }
 // Broker is the broker's address.
 func (s *spec) Broker() string { return "127.0.0.1:" + strconv.Itoa(s.Port+s.Nodes+1) }
 
-// SlurmConf, ClientConf, RestSocket, MungeSocket, AgentSocket, LaunchSocket, Log and RunDir are paths in the cluster's folder.
-func (s *spec) SlurmConf() string               { return s.etc("slurm.conf") }
-func (s *spec) ClientConf() string              { return s.etc("client.toml") }
-func (s *spec) RestSocket() string              { return s.path("rest", "slurmrestd.sock") }
-func (s *spec) MungeSocket() string             { return s.path("munge", "munge.sock") }
-func (s *spec) RunDir(node string) string       { return s.path("run", node) }
-func (s *spec) AgentSocket(node string) string  { return s.path("run", node, "agent.sock") }
+// SlurmConf, ClientConf, RestSocket, MungeSocket, AgentSocket, ExecutorSocket, LaunchSocket, StateDir, Log and RunDir are paths in the cluster's folder.
+func (s *spec) SlurmConf() string              { return s.etc("slurm.conf") }
+func (s *spec) ClientConf() string             { return s.etc("client.toml") }
+func (s *spec) RestSocket() string             { return s.path("rest", "slurmrestd.sock") }
+func (s *spec) MungeSocket() string            { return s.path("munge", "munge.sock") }
+func (s *spec) RunDir(node string) string      { return s.path("run", node) }
+func (s *spec) AgentSocket(node string) string { return s.path("run", node, "agent.sock") }
+func (s *spec) ExecutorSocket(node string) string {
+	return s.path("run", node, "agent", "executors.sock")
+}
 func (s *spec) LaunchSocket(node string) string { return s.path("run", node, "launch.sock") }
 func (s *spec) Log(role string) string          { return s.path("log", fileName(role)+".log") }
 

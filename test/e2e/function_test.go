@@ -15,27 +15,14 @@ import (
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/test/cluster"
+	"github.com/gleaner-hpc/gleaner/test/functions"
 )
 
 // whole is everything that has to run for a function job.
 var whole = []string{"brokerd", "launch", "agentd", "gate", "hook"}
 
-// library compiles testdata/functions.c once per run.
-var library = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp(shared.Dir, "functions") // goes with the cluster
-	if err != nil {
-		return "", err
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		return "", err
-	}
-	lib := filepath.Join(dir, "functions.so")
-	out, err := exec.Command("gcc", "-O1", "-fPIC", "-shared", "-o", lib, "testdata/functions.c").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("gcc: %w: %s", err, out)
-	}
-	return lib, nil
-})
+// library compiles the functions once per run. It goes with the cluster.
+var library = sync.OnceValues(func() (string, error) { return functions.Build(shared.Dir) })
 
 // function is one of the library, as the command line names it.
 func function(t *testing.T, symbol string) string {

@@ -188,64 +188,14 @@ func resume(t *testing.T, c *cluster.Cluster) {
 }
 
 // harvested lists the processes in a node's harvested cgroups, by sandbox id.
-func harvested(c *cluster.Cluster, node string) map[string][]int {
-	found := map[string][]int{}
-	for _, top := range nodeGroups(c, node) {
-		files, _ := filepath.Glob(filepath.Join(top, "*", "cgroup.procs"))
-		for _, file := range files {
-			text, _ := os.ReadFile(file)
-			id := filepath.Base(filepath.Dir(file))
-			for pid := range strings.FieldsSeq(string(text)) {
-				if number, err := strconv.Atoi(pid); err == nil && !slices.Contains(found[id], number) {
-					found[id] = append(found[id], number)
-				}
-			}
-		}
-	}
-	return found
-}
-
-// nodeGroups are the cgroups <parent>/NODE that exist, of every hierarchy.
-func nodeGroups(c *cluster.Cluster, node string) []string {
-	var tops []string
-	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		dirs, _ := filepath.Glob(filepath.Join(root, c.CgroupParent(), node))
-		tops = append(tops, dirs...)
-	}
-	return tops
-}
-
-// leftovers lists what sandboxes left on any node: cgroups with or without processes, folders, mounts. After the last lease has ended
-// it is empty.
-func leftovers(c *cluster.Cluster) []string {
-	var found []string
-	for _, node := range c.NodeNames() {
-		for _, top := range nodeGroups(c, node) {
-			groups, _ := filepath.Glob(filepath.Join(top, "*", "cgroup.procs"))
-			for _, group := range groups {
-				found = append(found, "cgroup "+filepath.Dir(group))
-			}
-		}
-		folders, _ := filepath.Glob(filepath.Join(c.RunDir(node), "executors", "*"))
-		for _, folder := range folders {
-			found = append(found, "folder "+folder)
-		}
-	}
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	for line := range strings.Lines(string(mounts)) {
-		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], c.Dir+"/") {
-			found = append(found, "mount "+fields[1])
-		}
-	}
-	return found
-}
+func harvested(c *cluster.Cluster, node string) map[string][]int { return c.Harvested(node) }
 
 // nothingLeft waits until no trace of any sandbox is left.
 func nothingLeft(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	var last []string
 	eventually(t, 10*time.Second, "nothing harvested is left", func() bool {
-		last = leftovers(c)
+		last = c.Leftovers()
 		return len(last) == 0
 	}, func() string { return strings.Join(last, ", ") })
 }
