@@ -241,6 +241,43 @@ func TestUnchanged(t *testing.T) {
 	}
 }
 
+// slurmrestd 22.05 fails at update_time when a node has changed and its partition has not.
+func TestUnspecifiedError(t *testing.T) {
+	var failed, full atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		what, ok := strings.CutPrefix(r.URL.Path, "/slurm/v0.0.38/")
+		switch {
+		case !ok:
+			http.NotFound(w, r)
+		case what == "ping":
+		case what == "diag":
+			http.ServeFile(w, r, filepath.Join(recorded, "diag.json"))
+		case what == "nodes" && r.URL.Query().Has("update_time"):
+			failed.Add(1)
+			w.WriteHeader(http.StatusInternalServerError)
+			fmt.Fprint(w, `{"errors":[{"error":"Unspecified error"}]}`)
+		case r.URL.Query().Has("update_time"):
+			w.WriteHeader(http.StatusNotModified)
+		default:
+			full.Add(1)
+			http.ServeFile(w, r, filepath.Join(recorded, "v0.0.38."+what+".json"))
+		}
+	}))
+	defer server.Close()
+	reader, err := New(Config{URL: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if v, _, err := reader.Read(t.Context()); err != nil || len(v.Nodes) != 3 {
+			t.Fatalf("read: %v, %v", v, err)
+		}
+	}
+	if failed.Load() != 1 || full.Load() != 3 {
+		t.Errorf("%d failed, %d full answers, want 1 and 3", failed.Load(), full.Load())
+	}
+}
+
 func TestBadConfig(t *testing.T) {
 	for _, cfg := range []Config{{Source: "x"}, {Source: REST}, {URL: "ftp://x"}, {URL: "localhost:6820"}} {
 		if _, err := New(cfg); err == nil {

@@ -55,8 +55,8 @@ func (r *rest) poll(ctx context.Context) (*View, error) {
 		}
 	}
 	clock := r.clock(ctx)
-	nodes, errNodes := r.get(ctx, "nodes", r.since)
-	jobs, errJobs := r.get(ctx, "jobs", r.since)
+	nodes, errNodes := r.changes(ctx, "nodes")
+	jobs, errJobs := r.changes(ctx, "jobs")
 	if errors.Is(errNodes, errUnchanged) && errors.Is(errJobs, errUnchanged) {
 		r.since = clock
 		return nil, nil
@@ -156,6 +156,17 @@ func (r *rest) clock(ctx context.Context) time.Time {
 		return time.Time{}
 	}
 	return answer.Statistics.ReqTime.time()
+}
+
+// changes asks for what changed since the last answer, and for everything when slurmrestd cannot tell: 22.05 fails with an unspecified error
+// when a node has changed and its partition has not, that is at each start and end of a job.
+func (r *rest) changes(ctx context.Context, what string) ([]byte, error) {
+	body, err := r.get(ctx, what, r.since)
+	var status *statusError
+	if !r.since.IsZero() && errors.As(err, &status) && status.code == http.StatusInternalServerError {
+		return r.get(ctx, what, time.Time{})
+	}
+	return body, err
 }
 
 // statusError is an answer other than 200 and 304.
