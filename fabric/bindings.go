@@ -13,9 +13,9 @@ package fabric
 import "C"
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 	"unsafe"
 )
@@ -97,7 +97,7 @@ func dialError(e *C.struct_gf_error) error {
 	case C.GF_DIAL_FUNCTION:
 		return &FunctionError{Kind: Kind(e.code), Signal: int(e.signal), Detail: text}
 	case C.GF_DIAL_TIMEOUT:
-		return fmt.Errorf("dial executor: %s: %w", text, os.ErrDeadlineExceeded)
+		return fmt.Errorf("dial executor: %s: %w", text, context.DeadlineExceeded)
 	case C.GF_DIAL_CANCELLED:
 		return errors.New("dial executor: cancelled")
 	}
