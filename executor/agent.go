@@ -51,6 +51,9 @@ func serveAgent(ctx context.Context, conn net.Conn, id string, post func(any)) {
 		if jsonframe.Read(conn, &frame) != nil {
 			return
 		}
+		if frame.Prepare != nil {
+			post(frame.Prepare)
+		}
 		if frame.Assign != nil {
 			post(frame.Assign)
 		}

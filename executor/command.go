@@ -14,6 +14,8 @@ const (
 	opFailed   = 4
 	opAttached = 5
 	opWake     = 6
+	opLoad     = 7
+	opFabric   = 8
 )
 
 const (

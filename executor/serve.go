@@ -107,6 +107,9 @@ func (s *supervisor) hello(e helloEvent) {
 	accept.NeedCode = s.code == nil
 	c.accept, c.spinNS, c.admitted = accept, e.hello.SpinNS, true
 	c.send(accept.Encode())
+	if s.worker != nil && accept.Carrier == control.CarrierOFI {
+		s.worker.openFabric() // while the client sends its library and opens its own
+	}
 }
 
 func (s *supervisor) uploaded(e codeEvent) {
@@ -132,7 +135,7 @@ func (s *supervisor) attach(c *client, a *attachment) {
 		c.attach.close()
 	}
 	c.attach = a
-	if s.worker == nil && s.code != nil {
+	if s.code != nil {
 		s.start()
 	}
 	if s.worker != nil && s.worker.serving {

@@ -43,6 +43,7 @@ type supervisor struct {
 	nextID  uint32
 	code    *os.File
 	worker  *worker
+	station station
 	idle    int // crashes in a row without a request to blame
 
 	ticker   *time.Timer // runs while a request with a deadline may run, or a library loads
@@ -116,6 +117,8 @@ func (s *supervisor) handle(event any) (done bool, err error) {
 	case agentDown:
 		s.agent = nil
 		s.orphan.Reset(s.orphanTimeout())
+	case *wire.Prepare:
+		s.prepare(e)
 	case *wire.Assign:
 		return false, s.assigned(e)
 	case *wire.Revoke:
@@ -158,6 +161,11 @@ func (s *supervisor) assigned(a *wire.Assign) error {
 	if a.Symbol == "" || len(a.Digest) != 32 {
 		return s.unfit(errors.New("assignment without symbol or digest"))
 	}
+	at := stationOf(a.ListenHost, a.Provider)
+	if s.worker != nil && s.station != at {
+		return s.unfit(fmt.Errorf("assigned to %+v while prepared for %+v", at, s.station))
+	}
+	s.station = at
 	ready, err := s.listen(a.ListenHost)
 	if err != nil {
 		return s.unfit(err)
@@ -166,9 +174,27 @@ func (s *supervisor) assigned(a *wire.Assign) error {
 	if a.CodeBytes > 0 {
 		s.codeLimit.Store(a.CodeBytes)
 	}
+	if err := s.ensureWorker(); err != nil {
+		return s.unfit(err)
+	}
 	s.cfg.Log.Info("serving", "lease", a.Lease, "executor", a.Executor, "address", ready.Address)
 	s.sayReady()
 	return nil
+}
+
+// prepare starts the worker of a parked executor and opens the fabric's endpoint in it.
+func (s *supervisor) prepare(p *wire.Prepare) {
+	if s.assign != nil || s.worker != nil {
+		return
+	}
+	s.station = stationOf(p.ListenHost, p.Provider)
+	if err := s.ensureWorker(); err != nil {
+		s.cfg.Log.Warn("worker not started ahead of its lease", "error", err)
+		return
+	}
+	if p.Provider != "none" {
+		s.worker.openFabric()
+	}
 }
 
 // unfit tells the agent that the assignment cannot be served.

@@ -16,24 +16,40 @@ type workerEvent struct {
 	command command
 }
 
-// start runs a worker on the library. If that fails every client is told.
+// start gives a worker the library, if both are there. If that fails every client is told.
 func (s *supervisor) start() {
-	if s.worker != nil {
-		return
-	}
-	remote := slices.ContainsFunc(s.everyone(), func(c *client) bool { return c.accept.Carrier == control.CarrierOFI })
-	w, err := spawn(s.cfg.Worker, s.assign, s.code, remote)
-	if err != nil {
+	if err := s.ensureWorker(); err != nil {
 		s.fail(ending{kind: kindLoadFailed, text: err.Error()})
 		return
+	}
+	if s.code == nil || s.worker.loading {
+		return
+	}
+	if err := s.worker.load(s.assign, s.code); err != nil {
+		s.worker.loading = false // it has just died, and another follows
+		return
+	}
+	s.loadEnds = time.Now().Add(s.cfg.LoadTimeout)
+	s.ticker.Reset(s.cfg.LoadTimeout)
+	if slices.ContainsFunc(s.everyone(), func(c *client) bool { return c.accept.Carrier == control.CarrierOFI }) {
+		s.worker.openFabric()
+	}
+}
+
+// ensureWorker starts a worker unless there is one.
+func (s *supervisor) ensureWorker() error {
+	if s.worker != nil {
+		return nil
+	}
+	w, err := spawn(s.cfg.Worker, s.station)
+	if err != nil {
+		return err
 	}
 	s.worker = w
 	select {
 	case s.forked <- struct{}{}:
 	default:
 	}
-	s.loadEnds = time.Now().Add(s.cfg.LoadTimeout)
-	s.ticker.Reset(s.cfg.LoadTimeout)
 	s.group.Go(func() {
 		for {
 			c, err := w.receive()
@@ -43,6 +59,7 @@ func (s *supervisor) start() {
 			s.post(workerEvent{w, c})
 		}
 	})
+	return nil
 }
 
 // fail tells all clients that the library cannot be used, and lets them go; whoever comes again makes another try.
@@ -94,6 +111,9 @@ func (s *supervisor) workerSays(m command) {
 func (s *supervisor) watch() {
 	w := s.worker
 	if w == nil || w.doomed != nil {
+		return
+	}
+	if !w.loading {
 		return
 	}
 	if !w.serving {
@@ -148,6 +168,16 @@ func (s *supervisor) exited(e exit) {
 	victim := w.victim
 	if r, _, _, running := w.state.running(); victim == nil && running {
 		victim = &r
+	}
+	if !w.loading {
+		s.cfg.Log.Warn("worker ended before it was needed", "status", int(e.status))
+		w.close()
+		if s.idle++; s.idle > maxIdleCrashes {
+			s.fail(end)
+		} else if s.code != nil {
+			s.start()
+		}
+		return
 	}
 	if !w.serving {
 		if w.doomed == nil {

@@ -19,14 +19,25 @@ type worker struct {
 	pid     int
 	socket  *os.File
 	state   *sharedPage
+	loading bool     // it has been given the library
 	serving bool     // the function is loaded
+	fabric  bool     // it has been told to open its endpoint
 	doomed  *ending  // why the supervisor has killed it
 	victim  *request // the request that doomed is about
 }
 
-// spawn starts a worker on the library in code, with an endpoint when remote says that a client will need one. Its parent's
-// thread must not end before it does.
-func spawn(path string, a *wire.Assign, code *os.File, remote bool) (*worker, error) {
+// station is where workers open their endpoints.
+type station struct{ host, provider string }
+
+func stationOf(host, provider string) station {
+	if provider == "" {
+		provider = defaultProvider
+	}
+	return station{host, provider}
+}
+
+// spawn starts a worker, which waits for its library. Its parent's thread must not end before it does.
+func spawn(path string, at station) (*worker, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make socket to worker: %w", err)
@@ -47,18 +58,10 @@ func spawn(path string, a *wire.Assign, code *os.File, remote bool) (*worker, er
 	}
 	defer func() { _ = null.Close() }()
 	w.state.wakeAsleep.Store(1)
-	provider := a.Provider
-	if provider == "" {
-		provider = defaultProvider
-	}
-	open := "later"
-	if remote {
-		open = "now"
-	}
-	w.pid, err = syscall.ForkExec(path, []string{path, a.Symbol, a.ListenHost, provider, open}, &syscall.ProcAttr{
-		Env: environment(a, provider),
-		// Inherited descriptors 3, 4 and 5 are the worker's contract.
-		Files: []uintptr{null.Fd(), 1, 2, theirs.Fd(), w.state.file.Fd(), code.Fd()},
+	w.pid, err = syscall.ForkExec(path, []string{path, at.host, at.provider}, &syscall.ProcAttr{
+		Env: environment(at.provider),
+		// Inherited descriptors 3 and 4 are the worker's contract.
+		Files: []uintptr{null.Fd(), 1, 2, theirs.Fd(), w.state.file.Fd()},
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
@@ -68,21 +71,28 @@ func spawn(path string, a *wire.Assign, code *os.File, remote bool) (*worker, er
 	return w, nil
 }
 
-// environment is all that a function sees.
-func environment(a *wire.Assign, provider string) []string {
-	env := []string{
+// environment is all that a function sees, beside what the worker adds when it learns its lease.
+func environment(provider string) []string {
+	return []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8",
-		fmt.Sprintf("GLEANER_LEASE_ID=%d", a.Lease), "GLEANER_INSTANCE_ID=" + a.Executor,
 		// Only the providers in use are loaded; no registration outlives its region.
 		"FI_PROVIDER=" + strings.ReplaceAll(provider, ";", ","), "FI_MR_CACHE_MAX_COUNT=0",
 	}
-	if a.Job != 0 {
-		env = append(env, fmt.Sprintf("GLEANER_JOB_ID=%d", a.Job))
+}
+
+// load gives the worker its library and lease.
+func (w *worker) load(a *wire.Assign, code *os.File) error {
+	w.loading = true
+	return w.send(command{
+		op: opLoad, cookie: a.Lease, connection: a.Job, slots: uint32(max(a.Cores, 0)), address: []byte(a.Executor), text: a.Symbol,
+	}, []*os.File{code})
+}
+
+// openFabric makes the worker open its endpoint, once.
+func (w *worker) openFabric() {
+	if !w.fabric {
+		w.fabric = w.send(command{op: opFabric}, nil) == nil
 	}
-	if a.Cores > 0 {
-		env = append(env, fmt.Sprintf("OMP_NUM_THREADS=%d", a.Cores))
-	}
-	return env
 }
 
 func (w *worker) close() {

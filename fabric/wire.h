@@ -100,7 +100,16 @@ struct gf_state {
 enum { GF_MAX_CONNECTIONS = GF_MAX_SLOTS };
 
 /* Commands between supervisor and worker: one SOCK_SEQPACKET packet each, of this fixed size. */
-enum gf_op { GF_OP_ATTACH = 1, GF_OP_DETACH = 2, GF_OP_LOADED = 3, GF_OP_FAILED = 4, GF_OP_ATTACHED = 5, GF_OP_WAKE = 6 };
+enum gf_op {
+	GF_OP_ATTACH = 1,
+	GF_OP_DETACH = 2,
+	GF_OP_LOADED = 3,
+	GF_OP_FAILED = 4,
+	GF_OP_ATTACHED = 5,
+	GF_OP_WAKE = 6,
+	GF_OP_LOAD = 7,  /* the library's descriptor; text: symbol, cookie: lease, connection: job, slots: cores, address: executor */
+	GF_OP_FABRIC = 8 /* open the endpoint: a connection over it is to come */
+};
 
 enum { GF_ADDRESS_BYTES = 256, GF_TEXT_BYTES = 512 };
 

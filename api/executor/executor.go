@@ -5,6 +5,7 @@
 //
 //	executor                agent
 //	   Hello  ─────────────▶
+//	          ◀─────────────  Prepare    to a parked executor only: a lease will follow, load what takes time
 //	          ◀─────────────  Assign     at once, or later for a parked executor; repeated after a reconnect
 //	   Ready  ─────────────▶             listening; repeated after a reconnect
 //	          ◀─────────────  Revoke     the sandbox is killed right after: tell the clients why, wait for nothing
@@ -21,8 +22,15 @@ type FromExecutor struct {
 
 // FromAgent is one frame to the executor; exactly one field is set.
 type FromAgent struct {
-	Assign *Assign `json:"assign,omitempty"`
-	Revoke *Revoke `json:"revoke,omitempty"`
+	Prepare *Prepare `json:"prepare,omitempty"`
+	Assign  *Assign  `json:"assign,omitempty"`
+	Revoke  *Revoke  `json:"revoke,omitempty"`
+}
+
+// Prepare tells a parked executor what its lease will need: it starts its worker and opens the fabric's endpoint ahead of it.
+type Prepare struct {
+	ListenHost string `json:"listen_host"`
+	Provider   string `json:"provider"`
 }
 
 // Hello names the sandbox that speaks.

@@ -33,7 +33,21 @@ static void *open_copy(int code) {
 	return h;
 }
 
-uint32_t worker_load(struct worker *w, int code, const char *symbol, char *why, size_t why_bytes) {
+static void name_lease(const struct gf_command *in) {
+	char text[GF_ADDRESS_BYTES + 1] = {0};
+
+	snprintf(text, sizeof text, "%llu", (unsigned long long)in->cookie);
+	setenv("GLEANER_LEASE_ID", text, 1);
+	memset(text, 0, sizeof text);
+	memcpy(text, in->address, in->address_bytes <= GF_ADDRESS_BYTES ? in->address_bytes : 0);
+	setenv("GLEANER_INSTANCE_ID", text, 1);
+	snprintf(text, sizeof text, "%u", in->connection);
+	if (in->connection != 0) setenv("GLEANER_JOB_ID", text, 1);
+	snprintf(text, sizeof text, "%u", in->slots);
+	if (in->slots != 0) setenv("OMP_NUM_THREADS", text, 1);
+}
+
+static uint32_t load(struct worker *w, int code, const char *symbol, char *why, size_t why_bytes) {
 	char path[64];
 	void *h;
 
@@ -51,6 +65,23 @@ uint32_t worker_load(struct worker *w, int code, const char *symbol, char *why, 
 		return GF_UNKNOWN_SYMBOL;
 	}
 	return GF_OK;
+}
+
+void worker_load(struct worker *w, const struct gf_command *in, int code) {
+	struct gf_command told = {.op = GF_OP_LOADED};
+	char symbol[256];
+
+	if (w->run != NULL) return;
+	snprintf(symbol, sizeof symbol, "%.*s", (int)sizeof symbol - 1, in->text);
+	name_lease(in);
+	told.status = load(w, code, symbol, told.text, sizeof told.text);
+	if (told.status != GF_OK) {
+		told.op = GF_OP_FAILED;
+		worker_tell(w, &told);
+		for (;;) pause(); /* the supervisor reads the reason, and then ends this process */
+	}
+	atomic_store(&w->state->loaded, 1);
+	worker_tell(w, &told);
 }
 
 /* on_fault records what the supervisor cannot see and dies of the same signal: the faulting instruction runs again. */

@@ -1,4 +1,4 @@
-/* worker SYMBOL HOST PROVIDER now|later (when to open the fabric's endpoint), with descriptors 3 (socket to the supervisor), 4 (state page) and 5 (library). */
+/* worker HOST PROVIDER, with descriptors 3 (socket to the supervisor) and 4 (state page). It waits for the library to come. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
@@ -12,7 +12,7 @@
 
 #include "worker.h"
 
-enum { FD_COMMAND = 3, FD_STATE = 4, FD_CODE = 5 };
+enum { FD_COMMAND = 3, FD_STATE = 4 };
 
 static struct worker self;
 
@@ -92,29 +92,23 @@ static void loop(struct worker *w) {
 
 int main(int argc, char **argv) {
 	struct worker *w = &self;
-	struct gf_command told = {.op = GF_OP_LOADED};
 	void *m;
 
-	if (argc != 5) return 2;
+	if (argc != 3) return 2;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	m = mmap(NULL, sizeof *w->state, PROT_READ | PROT_WRITE, MAP_SHARED, FD_STATE, 0);
 	if (m == MAP_FAILED) return 2;
-	for (int fd = FD_COMMAND; fd <= FD_CODE; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
+	for (int fd = FD_COMMAND; fd <= FD_STATE; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);
 	w->state = m;
 	w->command = FD_COMMAND;
-	w->host = argv[2];
-	w->provider = argv[3];
+	w->host = argv[1];
+	w->provider = argv[2];
 	worker_catch_faults(w);
-	told.status = worker_load(w, FD_CODE, argv[1], told.text, sizeof told.text);
-	if (told.status != GF_OK) {
-		told.op = GF_OP_FAILED;
-		worker_tell(w, &told);
-		for (;;) pause(); /* the supervisor reads the reason, and then ends this process */
+	while (w->run == NULL) {
+		struct pollfd p = {.fd = w->command, .events = POLLIN};
+		poll(&p, 1, -1);
+		worker_commands(w);
 	}
-	close(FD_CODE);
-	atomic_store(&w->state->loaded, 1);
-	worker_tell(w, &told);
-	if (strcmp(argv[4], "now") == 0) worker_open_fabric(w, told.text, sizeof told.text); /* an attachment reports failure */
 	w->mark = worker_now();
 	loop(w);
 }

@@ -29,7 +29,7 @@ struct worker {
 	struct gf_state *state;
 	function *run;
 	const char *host, *provider;
-	struct gf_ofi *ofi; /* opened with the first connection that needs it */
+	struct gf_ofi *ofi; /* opened by GF_OP_FABRIC, or with the first connection that needs it */
 	struct connection connections[GF_MAX_CONNECTIONS];
 	uint32_t seen_commands;
 	int64_t spin_ns; /* the longest of all connections, INT64_MAX for always */
@@ -45,8 +45,8 @@ struct request {
 
 int64_t worker_now(void);
 
-/* load.c: failures are a gf_status with a text in why. */
-uint32_t worker_load(struct worker *w, int code, const char *symbol, char *why, size_t why_bytes);
+/* load.c: loads the library as GF_OP_LOAD says, and tells the supervisor how that went. */
+void worker_load(struct worker *w, const struct gf_command *in, int code);
 void worker_catch_faults(struct worker *w);
 
 /* serve.c: each returns how many requests it has served. */
