@@ -104,18 +104,19 @@ func (s *state) entry(now time.Time, e *lease.Event) (store.Entry, bool) {
 	case lease.Joined:
 		entry.What = fmt.Sprintf("executor %s is ready on %s", e.Executor.ID, e.Executor.Node)
 	case lease.Left:
-		entry.What = fmt.Sprintf("executor %s on %s ended: %s", e.Executor.ID, e.Executor.Node, reasonName(e.Reason))
+		entry.What = fmt.Sprintf("executor %s on %s ended: %s", e.Executor.ID, e.Executor.Node, reasonWords(e.Reason))
 		if !e.WasReady {
-			entry.What = fmt.Sprintf("executor %s did not start on %s: %s", e.Executor.ID, e.Executor.Node, reasonName(e.Reason))
+			entry.What = fmt.Sprintf("executor %s did not start on %s: %s", e.Executor.ID, e.Executor.Node, reasonWords(e.Reason))
 		}
 	case lease.Changed:
 		l := e.Lease
 		w := s.told[l.ID]
 		switch {
 		case e.Ending():
-			entry.What = "lease ended: " + reasonName(e.Reason)
+			entry.What = "lease ended: " + reasonWords(e.Reason)
 		case e.Time.Equal(l.Created):
-			entry.What = fmt.Sprintf("lease admitted: %d executors of %s for %s", l.Request.Executors, placement.Describe(l.Request.Each), l.Request.Function.Symbol)
+			entry.What = fmt.Sprintf("lease admitted: %s of %s for %s", plural(l.Request.Executors, "executor"), placement.Describe(l.Request.Each), l.Request.Function.Symbol)
+			entry.Why = ""
 		case e.Detail == "" || now.Sub(w.written) < historyEvery:
 			return entry, false
 		default:

@@ -51,26 +51,34 @@ func summarize(l *lease.Lease) (summary, advice string) {
 	r := &l.Request
 	evicted := ""
 	if l.Evictions > 0 {
-		evicted = fmt.Sprintf(" Slurm's jobs have taken back %d executors so far.", l.Evictions)
+		evicted = fmt.Sprintf(" Slurm's jobs have taken back %s so far.", plural(int(l.Evictions), "executor"))
 	}
 	switch {
 	case !l.Ended.IsZero():
-		summary = fmt.Sprintf("Lease %d ended: %s (%s).", l.ID, reasonName(l.Reason), l.Detail)
+		summary = endSummary(l)
 		switch l.Reason {
 		case api.EndReason_EXPIRED:
 			advice = "Its holder must renew it, three times in each ttl; did the client end or lose its network? Run it again: gleaner map takes up what is missing."
 		case api.EndReason_JOB_ENDED:
-			advice = "Give the Slurm job a longer time limit, or lease without a job."
+			advice = "Submit the job again: gleaner map takes up what is missing. A longer time limit, or a lease without a job, lives longer."
 		}
 	case l.Missing() == 0 && l.ReadyCount() == r.Executors:
-		summary = fmt.Sprintf("Lease %d has all of its %d executors.", l.ID, r.Executors)
+		summary = fmt.Sprintf("Lease %d has all of its %s.", l.ID, plural(r.Executors, "executor"))
 	case l.Missing() == 0:
-		summary = fmt.Sprintf("Lease %d has %d executors; %d more are starting.", l.ID, l.ReadyCount(), r.Executors-l.ReadyCount())
+		summary = fmt.Sprintf("Lease %d has %s; %d more starting.", l.ID, plural(l.ReadyCount(), "executor"), r.Executors-l.ReadyCount())
 	default:
 		summary = fmt.Sprintf("Lease %d has %d of %d executors and waits for the others: %s.", l.ID, l.ReadyCount(), r.Executors, l.Detail)
 		advice = "Executors come by themselves when jobs leave. Smaller ones (fewer cores, less memory) find room sooner."
 	}
 	return summary + evicted, advice
+}
+
+// endSummary says why a lease ended, in the words of its detail alone when it has one.
+func endSummary(l *lease.Lease) string {
+	if l.Detail != "" {
+		return fmt.Sprintf("Lease %d ended: %s.", l.ID, l.Detail)
+	}
+	return fmt.Sprintf("Lease %d ended: %s.", l.ID, reasonWords(l.Reason))
 }
 
 func (b *Broker) explainTask(id, index uint64, answer *api.Explanation) (*api.Explanation, error) {

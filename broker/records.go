@@ -3,6 +3,7 @@ package broker
 import (
 	"crypto/ed25519"
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"strings"
 	"time"
@@ -22,6 +23,16 @@ var causes = map[api.EndReason]placement.Cause{
 
 // reasonName is an end reason as metrics, reports and people read it: "job_ended".
 func reasonName(r api.EndReason) string { return strings.ToLower(r.String()) }
+
+// reasonWords is the reason for people.
+func reasonWords(r api.EndReason) string { return strings.ReplaceAll(reasonName(r), "_", " ") }
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
 
 func (s *state) publicKey() ed25519.PublicKey { return s.cfg.Store.Key().Public().(ed25519.PublicKey) }
 

@@ -10,15 +10,18 @@ import (
 // listed is how many users, accounts and nodes the text and the page show; JSON and CSV have all of them.
 const listed = 20
 
-// WriteText writes the report for a terminal, 100 columns wide.
+// textWidth is that of a terminal.
+const textWidth = 80
+
+// WriteText writes the report for a terminal.
 func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Utilization, %s\n\n%s\n", r.window(), wrap(r.gain(), 98))
+	fmt.Fprintf(&b, "Utilization, %s\n\n%s\n", r.window(), wrap(r.gain(), textWidth))
 	if r.Empty() {
 		_, err := io.WriteString(w, b.String())
 		return err
 	}
-	fmt.Fprintf(&b, "%s\n\n", wrap(r.cost(), 98))
+	fmt.Fprintf(&b, "%s\n\n", wrap(r.cost(), textWidth))
 	r.textCPU(&b)
 	r.textMemory(&b)
 	r.textHarm(&b)
@@ -29,7 +32,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(&b, "Tasks: %d ok, %d failed, %d run again after an eviction or a loss\n\n", t.OK, t.Failed, t.Retried)
 	fmt.Fprintln(&b, "Method")
 	for _, line := range r.method() {
-		fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(wrap(line, 96), "\n", "\n  "))
+		fmt.Fprintf(&b, "  %s\n", strings.ReplaceAll(wrap(line, textWidth-2), "\n", "\n  "))
 	}
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write report as text: %w", err)
@@ -83,8 +86,8 @@ func (r *Report) textHarm(b *strings.Builder) {
 	}
 	t.Flush()
 	h := r.Harm
-	fmt.Fprintf(b, "Executors evicted %d, memory given back %s; answers after the deadline %d; drains by Gleaner %d, others %d\n\n",
-		h.Evictions, byteSize(float64(h.EvictedMemory)), h.Late, h.DrainsByGleaner, h.DrainsOther)
+	fmt.Fprintf(b, "%s\n\n", wrap(fmt.Sprintf("%s evicted, %s of memory given back. Answers after their deadline: %d. Nodes drained by Gleaner: %d, by others: %d.",
+		plural(h.Evictions, "executor"), byteSize(float64(h.EvictedMemory)), h.Late, h.DrainsByGleaner, h.DrainsOther), textWidth))
 }
 
 type namedDistribution struct {

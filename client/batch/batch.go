@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Item is one input and where its result goes.
@@ -39,6 +41,8 @@ func Files(paths []string) ([]Item, error) {
 		switch {
 		case err != nil:
 			bad = append(bad, fmt.Errorf("input %w", err))
+		case info.IsDir():
+			bad = append(bad, fmt.Errorf("input %s: is a folder; name the files in it, such as %s", path, filepath.Join(path, "*")))
 		case !info.Mode().IsRegular():
 			bad = append(bad, fmt.Errorf("input %s: is no regular file", path))
 		}
@@ -123,6 +127,25 @@ func (p *Plan) add(item Item, force bool) error {
 	}
 	p.Largest = max(p.Largest, size)
 	p.Items = append(p.Items, item)
+	return nil
+}
+
+// MakeFolders makes the folders of the results, so that a map that could not write any stops before it runs.
+func (p *Plan) MakeFolders() error {
+	seen := map[string]bool{}
+	for _, item := range p.Items {
+		dir := filepath.Dir(item.Output)
+		if seen[dir] {
+			continue
+		}
+		seen[dir] = true
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			return fmt.Errorf("result folder: %w", err)
+		}
+		if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+			return fmt.Errorf("result folder: write to %s: %w", dir, err)
+		}
+	}
 	return nil
 }
 

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/api"
@@ -42,7 +44,7 @@ type Summary struct {
 	Lost      uint64    `json:"lost"` // executors lost to other causes
 	Seconds   float64   `json:"seconds"`
 	Ended     string    `json:"ended,omitempty"` // why tasks are left
-	Failures  []Failure `json:"failures"`
+	Failures  []Failure `json:"failures"`        // in the order of the inputs
 }
 
 // Failure is a task with its final error.
@@ -64,12 +66,13 @@ type run struct {
 	Config
 	summary Summary
 	pending []Item
+	failed  map[int]Failure // by the input's index
 }
 
 // Run runs the plan. The error says why tasks are left, and is nil when none are, whether or not some failed.
 func Run(ctx context.Context, c Config) (Summary, error) {
 	began := time.Now()
-	r := &run{Config: c, pending: c.Plan.Items}
+	r := &run{Config: c, pending: c.Plan.Items, failed: map[int]Failure{}}
 	r.summary = Summary{Schema: "gleaner.map/1", Tasks: len(c.Plan.Items) + c.Plan.Skipped, Skipped: c.Plan.Skipped, Failures: []Failure{}}
 	var err error
 	for barren := 0; len(r.pending) > 0; {
@@ -85,6 +88,9 @@ func Run(ctx context.Context, c Config) (Summary, error) {
 		}
 	}
 	r.summary.Left = len(r.pending)
+	for _, index := range slices.Sorted(maps.Keys(r.failed)) {
+		r.summary.Failures = append(r.summary.Failures, r.failed[index])
+	}
 	r.summary.Seconds = time.Since(began).Seconds()
 	if r.summary.Left == 0 {
 		err = nil
@@ -162,7 +168,7 @@ func (r *run) conclude(lease uint64, item Item, result client.Result) bool {
 		r.summary.OK++
 	} else {
 		r.summary.Failed++
-		r.summary.Failures = append(r.summary.Failures, Failure{fmt.Sprintf("%d.%d", lease, result.Index), item.Name, err.Error()})
+		r.failed[item.Index] = Failure{fmt.Sprintf("%d.%d", lease, result.Index), item.Name, err.Error()}
 	}
 	if r.Each != nil {
 		r.Each(item, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -70,7 +71,10 @@ func (a *app) finish(ctx context.Context, err error) int {
 	}
 	var coded *exitError
 	isCoded := errors.As(err, &coded)
-	if !isCoded || coded.err != nil {
+	switch {
+	case !isCoded && ctx.Err() != nil:
+		fmt.Fprintln(a.stderr, "gleaner: interrupted")
+	case !isCoded || coded.err != nil:
 		fmt.Fprintln(a.stderr, "gleaner:", err)
 		if advice := a.advice(err); advice != "" {
 			fmt.Fprintln(a.stderr, "       ", advice)
@@ -184,6 +188,11 @@ func (a *app) dial() (*client.Client, error) {
 			if address == "" {
 				address = c.Broker.Address
 			}
+		}
+	}
+	if address != "" {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, usage("broker %q: want host:port, such as head:7461", address)
 		}
 	}
 	if address == "" {

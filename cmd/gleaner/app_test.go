@@ -266,6 +266,7 @@ func TestExitCodes(t *testing.T) {
 	if err := os.WriteFile(input, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	mapTo := func(template string) []string { return []string{"map", library, input, "--out", template} }
 	tests := map[string]struct {
 		refuse error
 		args   []string
@@ -288,6 +289,11 @@ func TestExitCodes(t *testing.T) {
 		"denied":              {status.Error(codes.PermissionDenied, "limit max_leases_per_user"), []string{"invoke", library}, exitDenied, "max_leases_per_user"},
 		"never":               {status.Error(codes.FailedPrecondition, "largest node has 8 cores"), []string{"invoke", library}, exitDenied, "gleaner nodes"},
 		"function fails":      {nil, []string{"map", library, "--lines", "testdata/bad.txt", "--out", t.TempDir() + "/{index}"}, exitFailed, ""},
+		"never, map":          {status.Error(codes.FailedPrecondition, "largest node has 8 cores"), mapTo(t.TempDir() + "/{index}"), exitDenied, "gleaner nodes"},
+		"no room for results": {nil, mapTo("/proc/none/{index}"), exitUsage, "result folder"},
+		"input is a folder":   {nil, []string{"map", library, "testdata", "--out", t.TempDir() + "/{name}"}, exitUsage, "testdata/*"},
+		"buffer too large":    {nil, []string{"invoke", library, "--buffer", "100M"}, exitUsage, "try --mem-per-executor 448M"},
+		"no port":             {nil, []string{"nodes", "--broker", "head"}, exitUsage, "want host:port"},
 		"relative prefix":     {nil, []string{"slurm-snippet", "--prefix", "opt"}, exitUsage, "absolute path"},
 		"check what":          {nil, []string{"check"}, exitUsage, "check what"},
 		"check config":        {nil, []string{"check", "config", "../../contrib/config/broker.toml"}, exitOK, ""},

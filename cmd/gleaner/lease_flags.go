@@ -87,13 +87,32 @@ func (f *leaseFlags) request(function *client.Function, tasks int, largest int64
 	if err != nil {
 		return client.Request{}, err
 	}
-	const page = 64 << 10
+	buffer, err := f.room(largest)
+	if err != nil {
+		return client.Request{}, err
+	}
 	return client.Request{
 		Function: function, Executors: max(1, min(executors, tasks)), Cores: f.cores, Memory: uint64(f.memory), GPUs: f.gpus,
 		TTL: time.Duration(f.ttl), Job: job, Account: orDefault(f.account, getenv("SLURM_JOB_ACCOUNT")),
-		Buffer: max(uint64(f.buffer), (uint64(largest)+page-1)/page*page),
-		Tasks:  client.TaskOptions{Timeout: time.Duration(f.timeout), Retries: f.retries},
+		Buffer: buffer, Tasks: client.TaskOptions{Timeout: time.Duration(f.timeout), Retries: f.retries},
 	}, nil
+}
+
+// room is the size of each buffer: what was asked for, or the largest input if that is more.
+func (f *leaseFlags) room(largest int64) (uint64, error) {
+	const page = 64 << 10
+	buffer := max(uint64(f.buffer), (uint64(largest)+page-1)/page*page)
+	if buffer > uint64(f.memory)/4 {
+		what := "--buffer"
+		if buffer > uint64(f.buffer) {
+			what = "the largest input"
+		}
+		const step = 64 << 20
+		need := (4*buffer + step - 1) / step * step
+		return 0, usage("%s takes %s, and a buffer at most a quarter of an executor's memory, which is %s; try --mem-per-executor %s",
+			what, config.FormatMemory(buffer), config.FormatMemory(uint64(f.memory)), config.FormatMemory(need))
+	}
+	return buffer, nil
 }
 
 // slurmJob is the Slurm job that this command is part of, 0 for none: its lease ends with it.

@@ -67,7 +67,7 @@ type leasesJSON struct {
 
 func leaseListing(leases []*api.Lease) listing {
 	l := listing{
-		header:  []string{"lease", "user", "job", "function", "state", "executors", "cores", "memory", "evictions", "created", "note"},
+		header:  []string{"lease", "user", "job", "function", "state", "exec", "cores", "memory", "evicted", "created", "note"},
 		numeric: map[int]bool{0: true, 2: true, 5: true, 6: true, 7: true, 8: true},
 		csvNames: []string{"lease", "uid", "job", "account", "function", "symbol", "state", "end_reason", "executors", "executors_wanted", "cores_per_executor",
 			"memory_bytes_per_executor", "gpus_per_executor", "evictions", "created", "expires", "ended", "detail"},
@@ -110,9 +110,13 @@ func leaseRow(lease *api.Lease, j leaseJSON) []string {
 	if j.Job != 0 {
 		job = fmt.Sprint(j.Job)
 	}
+	note := j.Detail
+	if lease.GetEndReason() == api.EndReason_RELEASED {
+		note = "" // the state says it
+	}
 	return []string{fmt.Sprint(j.Lease), userName(j.UID), job, j.Function + ":" + j.Symbol, state,
 		fmt.Sprintf("%d/%d", len(j.Executors), j.Wanted), fmt.Sprint(j.Cores), config.FormatMemory(j.MemoryBytes),
-		fmt.Sprint(j.Evictions), clock(lease.GetCreated()), j.Detail}
+		fmt.Sprint(j.Evictions), clock(lease.GetCreated()), note}
 }
 
 func userName(uid uint32) string {

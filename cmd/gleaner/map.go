@@ -57,9 +57,15 @@ func (a *app) runMap(ctx context.Context, f *mapFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := plan.MakeFolders(); err != nil {
+		return &exitError{exitUsage, err}
+	}
 	summary, err := a.execute(ctx, plan, request, f.failEmpty)
 	if e := a.writeSummary(f, &summary); e != nil {
 		err = errors.Join(err, e)
+	}
+	if summary.Lease == 0 && err != nil && ctx.Err() == nil {
+		return err // nothing ran, and the same command again fares no better
 	}
 	if e := a.printSummary(&summary); e != nil {
 		err = errors.Join(err, e)

@@ -69,7 +69,7 @@ type nodesJSON struct {
 
 func nodeListing(response *api.NodesResponse) listing {
 	l := listing{
-		header:  []string{"node", "state", "cores", "slurm", "leased", "free", "mem", "mem:slurm", "mem:leased", "mem:free", "executors", "note"},
+		header:  []string{"node", "state", "cores", "slurm", "leased", "free", "memory", "slurm", "leased", "free", "exec", "note"},
 		numeric: map[int]bool{2: true, 3: true, 4: true, 5: true, 6: true, 7: true, 8: true, 9: true, 10: true},
 		csvNames: []string{"node", "slurm_state", "connected", "admitting", "cores", "cores_slurm", "cores_leased", "cores_free",
 			"memory_bytes", "memory_bytes_slurm", "memory_bytes_leased", "memory_bytes_free", "gpus", "gpus_slurm", "gpus_leased", "gpus_free", "executors", "why_not"},

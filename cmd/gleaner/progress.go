@@ -52,7 +52,7 @@ func (a *app) follow(lease *client.Lease, total int) *progress {
 // note is what stands behind the bar.
 func (p *progress) note() string {
 	counts := p.lease.Counts()
-	text := fmt.Sprintf(" %d executors", counts.Executors)
+	text := " " + plural(int(counts.Executors), "executor")
 	if counts.Evicted > 0 {
 		text += fmt.Sprintf(", %d evicted", counts.Evicted)
 	}
@@ -115,7 +115,7 @@ func (p *progress) stop() {
 	close(p.quit)
 	p.done.Wait()
 	if p.bars != nil {
-		p.bar.Abort(false)
+		p.bar.Abort(true) // the summary says the same
 		p.bars.Wait()
 	}
 }

@@ -42,9 +42,9 @@ func summaryText(s *batch.Summary) string {
 		parts = append(parts, fmt.Sprintf("%d left", s.Left))
 	}
 	took := time.Duration(s.Seconds * float64(time.Second)).Round(time.Millisecond)
-	fmt.Fprintf(&b, "%d tasks: %s, in %s\n", s.Tasks, strings.Join(parts, ", "), took)
+	fmt.Fprintf(&b, "%s: %s, in %s\n", plural(s.Tasks, "task"), strings.Join(parts, ", "), took)
 	if s.Evictions+s.Lost+s.Retried > 0 {
-		fmt.Fprintf(&b, "%d executors evicted by Slurm's jobs, %d lost otherwise; %d runs repeated\n", s.Evictions, s.Lost, s.Retried)
+		fmt.Fprintf(&b, "%s evicted by Slurm's jobs, %d lost otherwise; %s repeated\n", plural(int(s.Evictions), "executor"), s.Lost, plural(int(s.Retried), "run"))
 	}
 	for n, f := range s.Failures {
 		if n == shownFailures {
@@ -54,6 +54,13 @@ func summaryText(s *batch.Summary) string {
 		fmt.Fprintf(&b, "failed: %s (%s): %s\n", f.Input, f.Task, f.Error)
 	}
 	return b.String()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // writeSummary writes the files that were asked for.
