@@ -2,7 +2,7 @@
 FUNCTIONS_DIR := contrib/functions
 FUNCTIONS := $(BUILD)/lib/gleaner/functions
 
-BUILD_TARGETS += $(FUNCTIONS)/thumbnailer.so $(FUNCTIONS)/blackscholes.so
+BUILD_TARGETS += $(FUNCTIONS)/thumbnailer.so $(FUNCTIONS)/blackscholes.so $(FUNCTIONS)/resident.so
 C_TESTS += $(BUILD)/test/thumbnailer_test $(BUILD)/test/blackscholes_test
 
 $(FUNCTIONS)/thumbnailer.so: FUNCTION_LIBS := -ljpeg -lm
