@@ -51,6 +51,12 @@ func (c *Client) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 	return reply.PID, nil
 }
 
+// Resize gives a running sandbox other cores, memory and process limits.
+func (c *Client) Resize(ctx context.Context, spec launcher.Spec) error {
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Resize, Spec: &spec})
+	return err
+}
+
 // Kill ends sandboxes. It returns when all are gone and their memory is free again, or shortly before ctx's deadline (1 s where
 // there is none) with the ids for which that is not so. Ids that do not exist count as ended.
 func (c *Client) Kill(ctx context.Context, ids ...string) ([]string, error) {

@@ -14,6 +14,9 @@ const (
 	// Kill ends sandboxes and answers when their processes are gone and their memory is uncharged, or at the deadline.
 	// Sandboxes that do not exist count as ended.
 	Kill Verb = "kill"
+	// Resize gives a running sandbox the cores, memory, /tmp and process limits of a Spec with its ID; user, groups and devices
+	// stay. Its figures count from then on.
+	Resize Verb = "resize"
 	// Freeze and Thaw stop and continue every process of the sandboxes.
 	Freeze Verb = "freeze"
 	Thaw   Verb = "thaw"
@@ -27,7 +30,7 @@ const (
 type Request struct {
 	ID       uint64        `json:"id"`
 	Verb     Verb          `json:"verb"`
-	Spec     *Spec         `json:"spec,omitempty"`     // Start
+	Spec     *Spec         `json:"spec,omitempty"`     // Start, Resize
 	IDs      []string      `json:"ids,omitempty"`      // Kill, Freeze, Thaw: sandbox ids
 	Deadline time.Duration `json:"deadline,omitempty"` // Kill: 0 means 1 s
 }

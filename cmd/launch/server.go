@@ -30,6 +30,7 @@ const (
 // manager is what the server serves.
 type manager interface {
 	Start(ctx context.Context, spec launcher.Spec) (int, error)
+	Resize(ctx context.Context, spec launcher.Spec) error
 	Kill(ctx context.Context, ids ...string) ([]string, error)
 	Freeze(ctx context.Context, ids ...string) error
 	Thaw(ctx context.Context, ids ...string) error
@@ -192,6 +193,12 @@ func (s *server) answer(ctx context.Context, req launcher.Request) launcher.Repl
 			break
 		}
 		reply.PID, err = s.manager.Start(ctx, *req.Spec)
+	case launcher.Resize:
+		if req.Spec == nil {
+			err = errors.New("resize without a spec")
+			break
+		}
+		err = s.manager.Resize(ctx, *req.Spec)
 	case launcher.Kill:
 		limit := killTime
 		if req.Deadline > 0 {

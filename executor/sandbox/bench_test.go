@@ -74,3 +74,17 @@ func startAll(b *testing.B, m *Manager, cfg Config, boxes, round int, change fun
 	}
 	return ids
 }
+
+// BenchmarkResize is what a parked sandbox costs a lease, besides its assignment.
+func BenchmarkResize(b *testing.B) {
+	cfg := testConfig(b, "sleep")
+	m := newManager(b, cfg)
+	s := spec("bench-resize")
+	mustStart(b, m, s)
+	for i := 0; b.Loop(); i++ {
+		s.MemoryBytes = int64(64+64*(i%2)) << 20
+		if err := m.Resize(b.Context(), s); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -26,11 +26,10 @@ import (
 //	Start ──▶ ready ──▶ (the executor runs) ──▶ dead ──▶ gone
 //	   └── fails: ready, dead and gone at once
 type box struct {
-	spec    launcher.Spec
-	started time.Time
-	ready   chan struct{} // closed when the start is over; what is below is set by then and constant
-	dead    chan struct{} // closed when its processes are gone and their memory is free
-	gone    chan struct{} // closed when cgroup and folders are gone and Exited is sent
+	id    string
+	ready chan struct{} // closed when the start is over; what is below is set by then and constant
+	dead  chan struct{} // closed when its processes are gone and their memory is free
+	gone  chan struct{} // closed when cgroup and folders are gone and Exited is sent
 
 	container *libcontainer.Container // nil when the start failed
 	child     *libcontainer.Process   // nil when adopted
@@ -39,18 +38,49 @@ type box struct {
 	log       *os.File // nil when adopted
 	pidfd     *os.File
 
+	resizing sync.Mutex
+
 	mu     sync.Mutex
 	doomed bool // killed by us
+	memo
 }
 
 // memo is what a later Manager has to know, beside what libcontainer keeps.
 type memo struct {
 	Spec    launcher.Spec `json:"spec"`
-	Started time.Time     `json:"started"`
+	Started time.Time     `json:"started"` // or its last Resize
+	Before  uint64        `json:"before"`  // CPU nanoseconds that it had used by then
+}
+
+// current is the sandbox's spec.
+func (b *box) current() launcher.Spec {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Spec
+}
+
+// adopted gives the sandbox another spec; its figures count from here.
+func (b *box) adopted(spec launcher.Spec, used uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.memo = memo{Spec: spec, Started: now(), Before: used}
+}
+
+// note is what is to be remembered of the sandbox.
+func (b *box) note() memo {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.memo
+}
+
+// used is the CPU time in nanoseconds that counts.
+func (b *box) used(since memo) uint64 {
+	total := b.group.cpuNanos()
+	return total - min(total, since.Before)
 }
 
 func newBox(spec launcher.Spec, started time.Time) *box {
-	return &box{spec: spec, started: started, ready: make(chan struct{}), dead: make(chan struct{}), gone: make(chan struct{})}
+	return &box{id: spec.ID, memo: memo{Spec: spec, Started: started}, ready: make(chan struct{}), dead: make(chan struct{}), gone: make(chan struct{})}
 }
 
 // Start creates and starts one sandbox. It returns the executor's pid on the host as soon as that runs.
@@ -87,19 +117,20 @@ func (m *Manager) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 }
 
 func (m *Manager) launch(b *box) error {
-	self := filepath.Join(m.selves(), b.spec.ID)
-	names, err := makeNames(m.names(), b.spec.UID, b.spec.GID)
+	spec := b.current()
+	self := filepath.Join(m.selves(), b.id)
+	names, err := makeNames(m.names(), spec.UID, spec.GID)
 	if err != nil {
 		return err
 	}
-	if b.log, err = makeSelf(self, b.spec); err != nil {
+	if b.log, err = makeSelf(self, spec); err != nil {
 		return err
 	}
-	config, err := m.container(b.spec, self, names)
+	config, err := m.container(spec, self, names)
 	if err != nil {
 		return err
 	}
-	if b.container, err = libcontainer.Create(m.states(), b.spec.ID, config); err != nil {
+	if b.container, err = libcontainer.Create(m.states(), b.id, config); err != nil {
 		return err
 	}
 	if err := m.remember(b); err != nil {
@@ -121,30 +152,31 @@ func (m *Manager) launch(b *box) error {
 }
 
 func (m *Manager) process(b *box) *libcontainer.Process {
+	spec := b.current()
 	args := make([]string, len(m.cfg.Command))
 	for i, a := range m.cfg.Command {
-		args[i] = strings.ReplaceAll(a, "%i", b.spec.ID)
+		args[i] = strings.ReplaceAll(a, "%i", b.id)
 	}
-	groups := make([]int, len(b.spec.Groups))
-	for i, g := range b.spec.Groups {
+	groups := make([]int, len(spec.Groups))
+	for i, g := range spec.Groups {
 		groups[i] = int(g)
 	}
 	return &libcontainer.Process{
-		Init: true, Args: args, Cwd: "/tmp", UID: int(b.spec.UID), GID: int(b.spec.GID), AdditionalGroups: groups,
+		Init: true, Args: args, Cwd: "/tmp", UID: int(spec.UID), GID: int(spec.GID), AdditionalGroups: groups,
 		Env: []string{
-			"PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=u" + strconv.Itoa(int(b.spec.UID)),
-			"GLEANER_INSTANCE_ID=" + b.spec.ID,
+			"PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=u" + strconv.Itoa(int(spec.UID)),
+			"GLEANER_INSTANCE_ID=" + b.id,
 		},
 		Stdout: b.log, Stderr: b.log,
 	}
 }
 
 func (m *Manager) remember(b *box) error {
-	text, err := json.Marshal(memo{Spec: b.spec, Started: b.started})
+	text, err := json.Marshal(b.note())
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(m.memoPath(b.spec.ID), text, 0o600)
+	return os.WriteFile(m.memoPath(b.id), text, 0o600)
 }
 
 func (m *Manager) memoPath(id string) string { return filepath.Join(m.states(), id, "gleaner.json") }
@@ -189,17 +221,18 @@ func (m *Manager) watch(b *box) {
 		if !awaitExit(b.pidfd) {
 			return
 		}
-		end := launcher.Exited{ID: b.spec.ID, Code: -1, Started: b.started}
+		end := launcher.Exited{ID: b.id, Code: -1}
 		if b.child != nil {
 			if state, err := b.child.Wait(); state != nil {
 				end.Code, end.Signal = exitStatus(state)
 			} else if err != nil {
-				m.cfg.Log.Warn("exit status lost", "task", b.spec.ID, "error", err)
+				m.cfg.Log.Warn("exit status lost", "task", b.id, "error", err)
 			}
 		}
 		_ = b.pidfd.Close()
 		m.settle(b)
-		end.OOM, end.CPUNanos = b.group.oomKills() > 0, b.group.cpuNanos()
+		note := b.note()
+		end.Started, end.OOM, end.CPUNanos = note.Started, b.group.oomKills() > 0, b.used(note)
 		_, end.PeakBytes = b.group.memory()
 		close(b.dead)
 		end.Ended = now()
@@ -219,7 +252,7 @@ func (m *Manager) settle(b *box) {
 	deadline := time.Now().Add(2 * time.Second)
 	for pause := 100 * time.Microsecond; len(b.group.pids()) > 0 || !b.group.uncharged(); pause = min(2*pause, 10*time.Millisecond) {
 		if time.Now().After(deadline) {
-			m.cfg.Log.Warn("memory is still charged", "task", b.spec.ID)
+			m.cfg.Log.Warn("memory is still charged", "task", b.id)
 			return
 		}
 		b.group.kill()
@@ -246,7 +279,7 @@ func (m *Manager) complain(b *box, end launcher.Exited) {
 	if asked || end.Code == 0 {
 		return
 	}
-	m.cfg.Log.Warn("executor failed", "task", b.spec.ID, "code", end.Code, "signal", end.Signal, "oom", end.OOM, "log", tail(b.log))
+	m.cfg.Log.Warn("executor failed", "task", b.id, "code", end.Code, "signal", end.Signal, "oom", end.OOM, "log", tail(b.log))
 }
 
 func tail(f *os.File) string {
@@ -266,11 +299,11 @@ func (m *Manager) wipe(b *box) {
 	if b.log != nil {
 		_ = b.log.Close()
 	}
-	if err := m.erase(b.spec.ID, b.group); err != nil {
-		m.cfg.Log.Error("clean up sandbox", "task", b.spec.ID, "error", err)
+	if err := m.erase(b.id, b.group); err != nil {
+		m.cfg.Log.Error("clean up sandbox", "task", b.id, "error", err)
 	}
 	m.mu.Lock()
-	delete(m.boxes, b.spec.ID)
+	delete(m.boxes, b.id)
 	m.mu.Unlock()
 }
 
@@ -280,17 +313,18 @@ func (m *Manager) erase(id string, g group) error {
 
 // report describes a sandbox for List, unless it has not started or has ended.
 func (b *box) report() (launcher.Sandbox, bool) {
+	note := b.note()
 	select {
 	case <-b.dead:
 		return launcher.Sandbox{}, false
 	case <-b.ready:
 	default:
-		return launcher.Sandbox{ID: b.spec.ID, Started: b.started, Spec: b.spec}, true
+		return launcher.Sandbox{ID: b.id, Started: note.Started, Spec: note.Spec}, true
 	}
 	if b.container == nil {
 		return launcher.Sandbox{}, false
 	}
-	s := launcher.Sandbox{ID: b.spec.ID, PID: b.pid, Started: b.started, Spec: b.spec, CPUNanos: b.group.cpuNanos()}
+	s := launcher.Sandbox{ID: b.id, PID: b.pid, Started: note.Started, Spec: note.Spec, CPUNanos: b.used(note)}
 	s.MemoryBytes, s.PeakBytes = b.group.memory()
 	status, err := b.container.Status()
 	s.Running = err == nil && status != libcontainer.Stopped

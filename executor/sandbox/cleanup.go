@@ -77,7 +77,7 @@ func (m *Manager) adopt() error {
 			m.cfg.Log.Info("remains of a sandbox", "task", e.Name(), "why", err)
 			continue
 		}
-		m.boxes[b.spec.ID] = b
+		m.boxes[b.id] = b
 		m.watch(b)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
@@ -95,6 +95,7 @@ func (m *Manager) load(id string) (*box, error) {
 		return nil, err
 	}
 	b := newBox(note.Spec, note.Started)
+	b.Before = note.Before
 	if b.container, err = libcontainer.Load(m.states(), id); err != nil {
 		return nil, err
 	}

@@ -14,6 +14,7 @@ import (
 // Launcher is what the suite tests: the fake, the client, the sandbox manager.
 type Launcher interface {
 	Start(ctx context.Context, spec launcher.Spec) (int, error)
+	Resize(ctx context.Context, spec launcher.Spec) error
 	Kill(ctx context.Context, ids ...string) ([]string, error)
 	Freeze(ctx context.Context, ids ...string) error
 	Thaw(ctx context.Context, ids ...string) error
@@ -34,6 +35,7 @@ func Conformance(t *testing.T, start func(t *testing.T) Launcher) {
 		"the same id twice is refused":           twice,
 		"root is refused":                        root,
 		"an impossible spec is refused":          impossible,
+		"a running sandbox is resized":           resize,
 		"killing what is not there succeeds":     killNothing,
 		"an id can be used again after its exit": again,
 		"freeze shows and thaw undoes it":        freeze,
@@ -161,6 +163,29 @@ func impossible(ctx context.Context, t *testing.T, l Launcher) {
 		}
 	}
 	listed(ctx, t, l)
+}
+
+func resize(ctx context.Context, t *testing.T, l Launcher) {
+	mustStart(ctx, t, l, "resize-1")
+	larger := Spec("resize-1")
+	larger.MilliCPUs, larger.MemoryBytes, larger.PIDs = 1500, 128<<20, 100
+	if err := l.Resize(ctx, larger); err != nil {
+		t.Fatalf("resize: %v", err)
+	}
+	want := running("resize-1")
+	want.Spec = larger
+	listed(ctx, t, l, want)
+	other := larger
+	other.UID++
+	if l.Resize(ctx, other) == nil {
+		t.Error("a sandbox was given to another user")
+	}
+	if l.Resize(ctx, Spec("nobody-1")) == nil {
+		t.Error("a sandbox that does not exist was resized")
+	}
+	listed(ctx, t, l, want)
+	mustKill(ctx, t, l, "resize-1")
+	ends(ctx, t, l, "resize-1")
 }
 
 func killNothing(ctx context.Context, t *testing.T, l Launcher) {

@@ -104,6 +104,21 @@ func (f *Fake) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 	return f.pid, nil
 }
 
+// Resize is the launcher's verb.
+func (f *Fake) Resize(_ context.Context, spec launcher.Spec) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.boxes[spec.ID]
+	switch {
+	case b == nil:
+		return fmt.Errorf("sandbox %s does not exist", spec.ID)
+	case b.Spec.UID != spec.UID || b.Spec.GID != spec.GID:
+		return fmt.Errorf("sandbox %s is another user's", spec.ID)
+	}
+	b.Spec, b.Started = spec, time.Now()
+	return nil
+}
+
 // Kill is the launcher's verb.
 func (f *Fake) Kill(ctx context.Context, ids ...string) ([]string, error) {
 	f.mu.Lock()
