@@ -4,10 +4,12 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,16 +48,20 @@ func Check(file string) error {
 	return err
 }
 
-// isBroker tells the two kinds of file apart: tables that only the broker has, or a [broker] table that configures one.
+// isBroker tells the two kinds of file apart: by tables that only one of them has, or by a [broker] table that configures one.
 func isBroker(tables map[string]any) bool {
-	for _, name := range []string{"slurm", "identity", "policy", "limits"} {
-		if _, ok := tables[name]; ok {
-			return true
-		}
+	has := func(names ...string) bool {
+		return slices.ContainsFunc(names, func(name string) bool { _, ok := tables[name]; return ok })
+	}
+	if has("node", "agent", "launcher", "executor", "fabric", "evict") {
+		return false
+	}
+	if has("slurm", "identity", "policy", "limits") {
+		return true
 	}
 	broker, _ := tables["broker"].(map[string]any)
 	for key := range broker {
-		if key != "address" {
+		if key != "address" && key != "munge_socket" {
 			return true
 		}
 	}
@@ -69,26 +75,40 @@ type document struct {
 	findings []error
 }
 
-// decode reads file into v, which holds the defaults, and collects the keys that v does not know.
+// decode reads file into v, which holds the defaults, and collects the keys that v does not know and the values that it cannot take.
 func decode(file string, v any) (*document, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}
-	meta, err := toml.Decode(string(text), v)
-	if err != nil {
+	if _, err := toml.Decode(string(text), &map[string]any{}); err != nil {
 		return nil, located(file, err)
 	}
 	doc := &document{file: file, lines: keyLines(string(text))}
+	lines := strings.Split(string(text), "\n")
+	meta, err := toml.Decode(string(text), v)
+	for ; err != nil; meta, err = toml.Decode(strings.Join(lines, "\n"), v) {
+		finding := located(file, err)
+		doc.findings = append(doc.findings, finding)
+		var at *Error
+		if !errors.As(finding, &at) || at.Line == 0 || lines[at.Line-1] == "" {
+			return nil, doc.err()
+		}
+		lines[at.Line-1] = "" // the decoder stops at the first: on with the others
+	}
 	for _, key := range meta.Undecoded() {
 		doc.reject(key.String(), "unknown key %s; the sample file names every key there is", key)
 	}
 	return doc, nil
 }
 
-// reject notes a finding about a key.
+// reject notes a finding about a key, unless its line has one.
 func (d *document) reject(key, format string, args ...any) {
-	d.findings = append(d.findings, &Error{d.file, d.lines[key], fmt.Sprintf(format, args...)})
+	line := d.lines[key]
+	if line > 0 && slices.ContainsFunc(d.findings, func(err error) bool { return lineOf(err) == line }) {
+		return
+	}
+	d.findings = append(d.findings, &Error{d.file, line, fmt.Sprintf(format, args...)})
 }
 
 // require notes a finding unless ok.
@@ -98,7 +118,18 @@ func (d *document) require(ok bool, key, format string, args ...any) {
 	}
 }
 
-func (d *document) err() error { return errors.Join(d.findings...) }
+func (d *document) err() error {
+	slices.SortStableFunc(d.findings, func(a, b error) int { return cmp.Compare(lineOf(a), lineOf(b)) })
+	return errors.Join(d.findings...)
+}
+
+func lineOf(err error) int {
+	var at *Error
+	if errors.As(err, &at) {
+		return at.Line
+	}
+	return 0
+}
 
 // located turns an error of the TOML decoder into an Error with its line. The decoder says it in a typed error for syntax and in
 // words alone for types, in the same form.
@@ -106,6 +137,9 @@ func located(file string, err error) error {
 	if m := decoderText.FindStringSubmatch(err.Error()); m != nil {
 		line, _ := strconv.Atoi(m[1])
 		text := m[3]
+		if types := decoderTypes.FindStringSubmatch(text); types != nil {
+			text = fmt.Sprintf("incompatible types: got %s, want %s", typeName(types[1]), typeName(types[2]))
+		}
 		if m[2] != "" {
 			text = m[2] + ": " + text
 		}
@@ -113,6 +147,23 @@ func located(file string, err error) error {
 	}
 	return &Error{File: file, Text: err.Error()}
 }
+
+// typeName is a type of Go in TOML's words.
+func typeName(name string) string {
+	switch name {
+	case "int64", "int", "integer", "uint64", "uint32", "uint16":
+		return "a number"
+	case "slice", "[]interface {}", "[]any":
+		return "a list, as in [\"a\", \"b\"]"
+	case "bool":
+		return "true or false"
+	case "string":
+		return "text in quotes"
+	}
+	return name
+}
+
+var decoderTypes = regexp.MustCompile(`^incompatible types: TOML value has type (.*); destination has type (.*)$`)
 
 var decoderText = regexp.MustCompile(`^toml: line (\d+)(?: \(last key "([^"]+)"\))?: ((?s:.*))$`)
 

@@ -83,6 +83,43 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// One run names everything that is wrong, in the order of the file.
+func TestEveryFinding(t *testing.T) {
+	err := Check(write(t, `[broker]
+listn = "0.0.0.0:7461"
+listen = "x"
+state_dir = 5
+[slurm]
+source = "foo"
+poll = "never"
+[identity]
+agents = "root"
+`))
+	if err == nil {
+		t.Fatal("no findings")
+	}
+	var got []string
+	for line := range strings.Lines(err.Error()) {
+		_, text, _ := strings.Cut(line, "gleaner.toml:")
+		number, _, _ := strings.Cut(text, ":")
+		got = append(got, number)
+	}
+	if diff := cmp.Diff([]string{"2", "3", "4", "6", "7", "9"}, got); diff != "" {
+		t.Errorf("lines (-want +got):\n%s%v", diff, err)
+	}
+}
+
+// A site checks what was installed before it fills it in.
+func TestCheckSamples(t *testing.T) {
+	t.Setenv("GLEANER_BROKER", "")
+	if err := Check("../contrib/config/broker.toml"); err != nil {
+		t.Error(err)
+	}
+	if err := Check("../contrib/config/agent.toml"); err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "broker.address: missing") {
+		t.Errorf("got %v, want that broker.address is missing and nothing else", err)
+	}
+}
+
 func TestNodeName(t *testing.T) {
 	file := write(t, "[node]\nname = 'fromfile'\n[agent]\nsocket = '/run/%n/agent.sock'\n[broker]\naddress = 'b:1'\n")
 	c, err := LoadAgent(file, "n7")
