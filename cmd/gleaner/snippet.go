@@ -26,7 +26,7 @@ func (a *app) snippetCommand() *cobra.Command {
 				return usage("--prefix %s: want an absolute path", prefix)
 			}
 			if plugin == "" {
-				plugin = filepath.Join(prefix, "lib", "slurm", "spank_gleaner.so")
+				plugin = pluginBelow(prefix)
 			}
 			t, err := template.New("snippet").Parse(snippetText)
 			if err != nil {
@@ -37,8 +37,18 @@ func (a *app) snippetCommand() *cobra.Command {
 	}
 	c.Flags().StringVar(&prefix, "prefix", "", "where Gleaner is installed; otherwise found from this program's own path")
 	c.Flags().StringVar(&socket, "socket", "/run/gleaner/agent.sock", "the agent's socket, as in agent.toml")
-	c.Flags().StringVar(&plugin, "plugin", "", "path of spank_gleaner.so; otherwise PREFIX/lib/slurm/spank_gleaner.so")
+	c.Flags().StringVar(&plugin, "plugin", "", "path of spank_gleaner.so; otherwise PREFIX/lib/slurm/spank_gleaner.so, or the one in Slurm's PluginDir")
 	return c
+}
+
+// pluginBelow names the gate below a prefix; one that make install has put into Slurm's PluginDir needs no path.
+func pluginBelow(prefix string) string {
+	const name = "spank_gleaner.so"
+	plugin := filepath.Join(prefix, "lib", "slurm", name)
+	if _, err := os.Stat(plugin); err != nil {
+		return name
+	}
+	return plugin
 }
 
 // installation is the prefix that this program was installed below.
