@@ -85,7 +85,7 @@ type Config struct {
 // Server listens on one socket.
 type Server struct {
 	cfg Config
-	l   *net.UnixListener
+	l   *peer.Listener
 
 	mu    sync.Mutex
 	links map[string]*Link // by sandbox
@@ -93,7 +93,7 @@ type Server struct {
 
 // Listen makes the socket. It is open to every user of the node, since executors run as their owners.
 func Listen(cfg Config) (*Server, error) {
-	l, err := peer.Listen(cfg.Path, 0o666)
+	l, err := peer.Keep(cfg.Path, 0o666)
 	if err != nil {
 		return nil, err
 	}
@@ -106,6 +106,11 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() {
+		s.l.Watch(ctx, func(err error) {
+			s.cfg.Log.Warn("executors' socket was gone and is made anew", "path", s.cfg.Path, "error", err)
+		})
+	})
 	for {
 		conn, err := s.l.AcceptUnix()
 		if err != nil {

@@ -32,6 +32,8 @@ const (
 type Call struct {
 	Frame    gate.Frame
 	Received time.Time
+	// Order numbers the connections as they came. Frames reach the loop in about that order only: after a pause all that waited come at once.
+	Order uint64
 
 	accepted chan struct{}
 	answer   chan answer
@@ -79,13 +81,13 @@ type Config struct {
 // Server listens on one socket.
 type Server struct {
 	cfg     Config
-	l       *net.UnixListener
+	l       *peer.Listener
 	refused atomic.Uint64
 }
 
 // Listen makes the socket, mode 0600, in place of one that a predecessor left.
 func Listen(cfg Config) (*Server, error) {
-	l, err := peer.Listen(cfg.Path, 0o600)
+	l, err := peer.Keep(cfg.Path, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +103,13 @@ func (s *Server) Run(ctx context.Context) error {
 	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() {
+		s.l.Watch(ctx, func(err error) {
+			s.cfg.Log.Warn("socket for gate and hook was gone and is made anew", "path", s.cfg.Path, "error", err)
+		})
+	})
 	slots := make(chan struct{}, maxConversations)
+	order := uint64(0)
 	for {
 		conn, err := s.l.AcceptUnix()
 		if err != nil {
@@ -123,9 +131,11 @@ func (s *Server) Run(ctx context.Context) error {
 			_ = conn.Close()
 			return nil
 		}
+		order++
+		number := order
 		wg.Go(func() {
 			defer func() { <-slots; _ = conn.Close() }()
-			if err := s.converse(ctx, conn); err != nil {
+			if err := s.converse(ctx, conn, number); err != nil {
 				s.refused.Add(1)
 				s.cfg.Log.Warn("gate's frame refused", "error", err)
 			}
@@ -143,7 +153,7 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // converse serves one connection. An error means that the caller is at fault.
-func (s *Server) converse(ctx context.Context, conn *net.UnixConn) error {
+func (s *Server) converse(ctx context.Context, conn *net.UnixConn, order uint64) error {
 	cred, err := peer.Credentials(conn)
 	if err != nil {
 		return err
@@ -168,7 +178,9 @@ func (s *Server) converse(ctx context.Context, conn *net.UnixConn) error {
 	default:
 		return fmt.Errorf("%w: kind %d asks nothing", gate.ErrFrame, f.Kind)
 	}
-	s.serve(ctx, conn, NewCall(*f, received))
+	call := NewCall(*f, received)
+	call.Order = order
+	s.serve(ctx, conn, call)
 	return nil
 }
 

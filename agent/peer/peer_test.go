@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -77,4 +78,57 @@ func FuzzSandbox(f *testing.F) {
 			t.Error("an empty id is no id")
 		}
 	})
+}
+
+func TestListenerHealsItsSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	k, err := Keep(path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan error, 1)
+	accept := func() {
+		conn, err := k.AcceptUnix()
+		if err == nil {
+			err = conn.Close()
+		}
+		accepted <- err
+	}
+	dial := func() {
+		t.Helper()
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+		if err := <-accepted; err != nil {
+			t.Fatal(err)
+		}
+	}
+	go accept()
+	dial()
+	if healed, err := k.heal(); healed || err != nil {
+		t.Fatalf("healed %v, %v with the socket in place", healed, err)
+	}
+	go accept() // waits in the old one while the new one is made
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if healed, err := k.heal(); !healed || err != nil {
+		t.Fatalf("healed %v, %v without a socket", healed, err)
+	}
+	dial()
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info, err)
+	}
+	go accept()
+	if err := k.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-accepted; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept after close: %v", err)
+	}
+	if healed, err := k.heal(); healed || err != nil {
+		t.Errorf("healed %v, %v after close", healed, err)
+	}
 }
