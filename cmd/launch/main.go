@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	sockets "github.com/gleaner-hpc/gleaner/agent/peer"
 	"github.com/gleaner-hpc/gleaner/executor/sandbox"
 )
 
@@ -92,10 +93,11 @@ func run(ctx context.Context, o options) error {
 		defer cancel()
 		return manager.CleanUp(ctx)
 	}
-	listener, err := listen(o.socket, o.agentUID)
+	listener, err := sockets.KeepFor(o.socket, 0o600, o.agentUID)
 	if err != nil {
 		return err
 	}
+	go listener.Watch(ctx, func(err error) { o.cfg.Log.Warn("socket was gone and is made anew", "path", o.socket, "error", err) })
 	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
 	return newServer(manager, uint32(o.agentUID), o.cfg.Log).serve(ctx, listener)
 }

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -58,26 +57,6 @@ type peer struct {
 
 func newServer(m manager, uid uint32, log *slog.Logger) *server {
 	return &server{manager: m, uid: uid, log: log, peers: map[*peer]bool{}}
-}
-
-// listen makes the socket, in the place of one that a dead launcher left, for the agent's uid alone.
-func listen(path string, uid int) (net.Listener, error) {
-	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSocket != 0 {
-		if err := os.Remove(path); err != nil {
-			return nil, fmt.Errorf("remove old socket: %w", err)
-		}
-	}
-	old := unix.Umask(0o177)
-	l, err := net.Listen("unix", path)
-	unix.Umask(old)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chown(path, uid, -1); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("give the socket to the agent: %w", err)
-	}
-	return l, nil
 }
 
 // serve answers until ctx ends. Calls under way are finished first.

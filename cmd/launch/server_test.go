@@ -18,6 +18,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/agent/launch"
 	"github.com/gleaner-hpc/gleaner/agent/launch/launchtest"
+	sockets "github.com/gleaner-hpc/gleaner/agent/peer"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 	"github.com/gleaner-hpc/gleaner/executor/sandbox"
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 func serveFake(t *testing.T, m manager, uid int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "launch.sock")
-	l, err := listen(path, os.Getuid())
+	l, err := sockets.KeepFor(path, 0o600, os.Getuid())
 	if err != nil {
 		t.Fatal(err)
 	}
