@@ -61,6 +61,9 @@ type Config struct {
 	CPUs           [][]int
 	ThreadsPerCore int      // CPUs of a core for the quota; 0 means 1
 	Devices        []string // device file of each GPU
+	// MemoryByCores counts a job that names no memory with its cores' share of the node's, for sites where Slurm does not count
+	// memory; otherwise such a job holds all of it.
+	MemoryByCores bool
 
 	Socket   string // for gate and hook
 	RunDir   string

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/gleaner-hpc/gleaner/api"
 	apiexec "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/gate"
@@ -283,21 +285,42 @@ func TestClaimMeetsStop(t *testing.T) {
 	}
 }
 
-// Suspend lends a job's cores; resume takes them back.
-func TestSuspend(t *testing.T) {
+// Where Slurm does not count memory a job names none: it has all of it, or where the site says so the share of its cores.
+func TestJobThatNamesNoMemory(t *testing.T) {
+	for name, test := range map[string]struct {
+		byCores bool
+		evicted uint32
+	}{"counted": {false, 1}, "share": {true, 0}} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			n.cfg.MemoryByCores = test.byCores
+			n.start()
+			n.ready("7-1", 1, 64)
+			g := n.gate(gate.Frame{Kind: gate.Claim, Job: 1, Cores: "0-1", MiB: gate.MemoryUnknown})
+			g.hear(gate.Ack)
+			if f := g.hear(gate.Done); f.Evicted != test.evicted {
+				t.Errorf("evicted %d, want %d", f.Evicted, test.evicted)
+			}
+		})
+	}
+}
+
+// A node that goes out of service is left; one that is only reserved is not.
+func TestVacate(t *testing.T) {
 	n := newNode(t)
 	n.start()
-	n.claim(1, "0-7", 64, gate.Done)
-	n.gate(gate.Frame{Kind: gate.Release, Flags: gate.FlagSuspend, Job: 1}).hear(gate.Done)
-	n.broker.await(t, "lent cores", func(m *api.AgentMessage) bool { return m.GetState().GetFree().GetCores() == testCores })
 	n.ready("7-1", 1, 64)
-	g := n.gate(gate.Frame{Kind: gate.Claim, Flags: gate.FlagResume, Job: 1})
-	g.hear(gate.Ack)
-	if f := g.hear(gate.Done); f.Evicted != 1 {
-		t.Errorf("evicted %d", f.Evicted)
-	}
-	if s := n.broker.await(t, "state", func(m *api.AgentMessage) bool { return m.GetState() != nil && m.GetState().GetFree().GetCores() == 0 }).GetState(); s.GetSlurm().GetMemoryBytes() != 64<<20 {
-		t.Errorf("state %v", s)
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_SlurmJobs{SlurmJobs: &api.SlurmJobs{
+		AsOf: timestamppb.Now(), WhyNot: "node is reserved",
+	}}})
+	n.broker.await(t, "node that admits nothing", func(m *api.AgentMessage) bool {
+		return m.GetState().GetWhyNot() == "node is reserved" && m.GetState().GetLeased().GetCores() == 1
+	})
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_SlurmJobs{SlurmJobs: &api.SlurmJobs{
+		AsOf: timestamppb.Now(), WhyNot: "node is being drained", Vacate: true,
+	}}})
+	if e := n.ended("7-1"); e.GetReason() != api.EndReason_EVICTED || e.GetDetail() != "evicted: node is being drained" {
+		t.Errorf("ended %v", e)
 	}
 }
 

@@ -114,12 +114,15 @@ func (l *loop) slurmJobs(m *api.SlurmJobs, now time.Time) {
 		}
 	}
 	l.ledger.Block("slurm", why)
+	if m.GetVacate() {
+		l.vacate(why, now)
+	}
 	report := ledger.Report{AsOf: m.GetAsOf().AsTime()}
 	named := map[uint32]bool{}
 	for _, j := range m.GetJobs() {
 		h := ledger.Hold{Job: j.GetJobId(), CoreCount: int(j.GetCoreCount()), Memory: j.GetMemoryBytes()}
 		if h.Memory == 0 {
-			h.Memory = l.cfg.Ledger.Memory
+			h.Memory = l.unnamedMemory(h.CoreCount)
 		}
 		cores, err := coreset.Parse(j.GetCores())
 		if err != nil {
@@ -142,6 +145,13 @@ func (l *loop) slurmJobs(m *api.SlurmJobs, now time.Time) {
 			l.reconcile(report, now)
 		}
 	})
+}
+
+// vacate ends every executor: the node is going out of service, and whoever repairs or reboots it waits for Slurm's jobs alone.
+func (l *loop) vacate(why string, now time.Time) {
+	for _, e := range l.executors {
+		l.stop(e, api.EndReason_EVICTED, "evicted: "+why, now)
+	}
 }
 
 func (l *loop) reconcile(r ledger.Report, now time.Time) {

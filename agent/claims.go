@@ -36,11 +36,22 @@ func (l *loop) call(c *gatesock.Call) {
 	}
 }
 
+// quiet is the flag by which an Ack says that all that is harvested here is in its cgroups: nothing is being started.
+func (l *loop) quiet() uint16 {
+	if !l.synced || len(l.strays) > 0 {
+		return 0
+	}
+	for _, e := range l.executors {
+		if e.starting {
+			return 0
+		}
+	}
+	return gate.FlagQuiet
+}
+
 func (l *loop) release(c *gatesock.Call, now time.Time) {
 	job := c.Frame.Job
-	if c.Frame.Flags&gate.FlagSuspend != 0 {
-		l.ledger.Suspend(job)
-	} else if l.ledger.Release(job, now) {
+	if l.ledger.Release(job, now) {
 		l.log.Debug("job has left", "job", job)
 		l.record(&api.AgentMessage{Message: &api.AgentMessage_JobEnded{JobEnded: &api.JobEnded{JobId: job}}})
 	}
@@ -56,9 +67,7 @@ func (l *loop) claim(c *gatesock.Call, now time.Time) {
 	if f.Flags&gate.FlagBlunt != 0 {
 		path = "prolog"
 	}
-	if f.Flags&gate.FlagResume == 0 || !l.ledger.Resume(f.Job) {
-		l.ledger.Claim(l.hold(f, now))
-	}
+	l.ledger.Claim(l.hold(f, now))
 	plan := l.evictFrom(f.Job, c.Received, now)
 	l.explainKills(f.Job, now)
 	l.ticket++
@@ -72,7 +81,7 @@ func (l *loop) claim(c *gatesock.Call, now time.Time) {
 
 // hold reads a claim. What cannot be read is taken for everything.
 func (l *loop) hold(f gate.Frame, now time.Time) ledger.Hold {
-	h := ledger.Hold{Job: f.Job, Since: now, Origin: ledger.Gate, Memory: l.cfg.Ledger.Memory}
+	h := ledger.Hold{Job: f.Job, Since: now, Origin: ledger.Gate}
 	cores, err := coreset.Parse(f.Cores)
 	gpus, err2 := coreset.Parse(f.GPUs)
 	if err != nil || err2 != nil {
@@ -84,11 +93,21 @@ func (l *loop) hold(f gate.Frame, now time.Time) ledger.Hold {
 		h.Cores, h.Origin = nil, ledger.Prolog
 	}
 	h.All = h.Cores.Empty()
-	// 0 MiB is what Slurm says where memory is not a consumable resource: the job may use all of it.
+	h.Memory = l.unnamedMemory(h.Cores.Len())
 	if f.MiB != gate.MemoryUnknown && f.MiB > 0 && f.MiB < 1<<43 {
 		h.Memory = f.MiB << 20
 	}
 	return h
+}
+
+// unnamedMemory is what a job counts with of which Slurm names no memory, since it does not count it: all of the node's, or where the
+// site says so the share of its cores. Unknown cores have it all.
+func (l *loop) unnamedMemory(cores int) uint64 {
+	all := l.cfg.Ledger.Memory
+	if !l.cfg.MemoryByCores || cores == 0 {
+		return all
+	}
+	return min(all, all/uint64(l.cfg.Ledger.Cores)*uint64(cores))
 }
 
 // evictFor ends what stands in a job's way when nobody waits for it.

@@ -87,8 +87,8 @@ func (l *loop) run(ctx context.Context) error {
 			l.save()
 			return nil
 		case c := <-l.calls:
-			c.Accept()
 			l.call(c)
+			c.Accept(l.quiet())
 		case e := <-l.links:
 			l.linked(e, time.Now())
 		case e := <-l.sessions:

@@ -49,9 +49,6 @@ func (l *loop) restore(s *state.State, boot string, now time.Time) {
 			Job: h.Job, Cores: cores, All: h.All, CoreCount: h.CoreCount, Memory: h.Memory, GPUs: gpus,
 			Since: h.Since, Origin: ledger.Origin(h.Origin),
 		})
-		if h.Suspended {
-			l.ledger.Suspend(h.Job)
-		}
 	}
 	for _, e := range s.Executors {
 		l.restoreExecutor(e, true, now)
@@ -96,7 +93,7 @@ func (l *loop) save() {
 	for _, h := range l.ledger.Jobs() {
 		s.Holds = append(s.Holds, state.Hold{
 			Job: h.Job, Cores: h.Cores.String(), All: h.All, CoreCount: h.CoreCount, Memory: h.Memory, GPUs: h.GPUs.String(),
-			Since: h.Since, Origin: string(h.Origin), Suspended: h.Suspended,
+			Since: h.Since, Origin: string(h.Origin),
 		})
 	}
 	for _, held := range l.ledger.Executors() {

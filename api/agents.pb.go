@@ -1208,6 +1208,7 @@ type SlurmJobs struct {
 	Jobs          []*JobHold             `protobuf:"bytes,2,rep,name=jobs,proto3" json:"jobs,omitempty"`
 	Harvestable   bool                   `protobuf:"varint,3,opt,name=harvestable,proto3" json:"harvestable,omitempty"` // the node's state allows it
 	WhyNot        string                 `protobuf:"bytes,4,opt,name=why_not,json=whyNot,proto3" json:"why_not,omitempty"`
+	Vacate        bool                   `protobuf:"varint,5,opt,name=vacate,proto3" json:"vacate,omitempty"` // not harvestable, and what runs there is to leave: the node is going out of service
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1268,6 +1269,13 @@ func (x *SlurmJobs) GetWhyNot() string {
 		return x.WhyNot
 	}
 	return ""
+}
+
+func (x *SlurmJobs) GetVacate() bool {
+	if x != nil {
+		return x.Vacate
+	}
+	return false
 }
 
 type Ack struct {
@@ -1471,12 +1479,13 @@ const file_agents_proto_rawDesc = "" +
 	"\x06job_id\x18\v \x01(\rR\x05jobId\"E\n" +
 	"\x04Stop\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
-	"\x06reason\x18\x02 \x01(\x0e2\x15.gleaner.v1.EndReasonR\x06reason\"\xa0\x01\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x15.gleaner.v1.EndReasonR\x06reason\"\xb8\x01\n" +
 	"\tSlurmJobs\x12/\n" +
 	"\x05as_of\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04asOf\x12'\n" +
 	"\x04jobs\x18\x02 \x03(\v2\x13.gleaner.v1.JobHoldR\x04jobs\x12 \n" +
 	"\vharvestable\x18\x03 \x01(\bR\vharvestable\x12\x17\n" +
-	"\awhy_not\x18\x04 \x01(\tR\x06whyNot\"\x1d\n" +
+	"\awhy_not\x18\x04 \x01(\tR\x06whyNot\x12\x16\n" +
+	"\x06vacate\x18\x05 \x01(\bR\x06vacate\"\x1d\n" +
 	"\x03Ack\x12\x16\n" +
 	"\x06record\x18\x01 \x01(\x04R\x06record2L\n" +
 	"\x06Agents\x12B\n" +

@@ -101,6 +101,7 @@ func (s *state) pushJobs(n *node) {
 	}
 	push := &api.SlurmJobs{Jobs: n.shares}
 	push.Harvestable, push.WhyNot = n.harvestable(s.view)
+	push.Vacate = n.slurm != nil && n.slurm.Vacate()
 	as := timestamppb.New(s.view.AsOf)
 	if n.pushed != nil {
 		push.AsOf = n.pushed.AsOf

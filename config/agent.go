@@ -27,7 +27,8 @@ type Node struct {
 	ReserveMemory Memory   `toml:"reserve_memory"`
 	ReserveCPUs   int      `toml:"reserve_cpus"`
 	GPUs          []string `toml:"gpus"`
-	Affinity      string   `toml:"affinity"` // auto, yes, no
+	Affinity      string   `toml:"affinity"`   // auto, yes, no
+	JobMemory     string   `toml:"job_memory"` // counted, share
 }
 
 // AgentDaemon says where the agent keeps its things.
@@ -81,7 +82,7 @@ func LoadAgent(file, name string) (*Agent, error) {
 
 func defaultAgent() *Agent {
 	return &Agent{
-		Node: Node{ReserveMemory: 1 << 30, Affinity: "auto"},
+		Node: Node{ReserveMemory: 1 << 30, Affinity: "auto", JobMemory: "counted"},
 		Agent: AgentDaemon{
 			Socket: "/run/gleaner/agent.sock", RunDir: "/run/gleaner", StateDir: "/var/lib/gleaner/agent",
 			Metrics: "127.0.0.1:9095", LogLevel: "info",
@@ -114,6 +115,7 @@ func (c *Agent) validate(doc *document) {
 	doc.require(c.Node.CPUs >= 0 && c.Node.CPUs <= 1<<16, "node.cpus", "%d is out of range 0 to 65536", c.Node.CPUs)
 	doc.require(c.Node.ReserveCPUs >= 0, "node.reserve_cpus", "%d is negative", c.Node.ReserveCPUs)
 	doc.require(c.Node.Memory == 0 || c.Node.ReserveMemory < c.Node.Memory, "node.reserve_memory", "leaves nothing of node.memory")
+	doc.require(oneOf(c.Node.JobMemory, "counted", "share"), "node.job_memory", "%q; want counted or share", c.Node.JobMemory)
 	doc.require(oneOf(c.Node.Affinity, "auto", "yes", "no"), "node.affinity", "%q; want auto, yes or no", c.Node.Affinity)
 	for _, device := range c.Node.GPUs {
 		doc.require(filepath.IsAbs(device), "node.gpus", "%q; want absolute paths of device files", device)

@@ -25,9 +25,10 @@ enum gl_kind {
 };
 
 enum {
-	GL_FLAG_SUSPEND = 1,
-	GL_FLAG_RESUME = 2,
 	GL_FLAG_BLUNT = 4,
+	GL_FLAG_SHARE_YES = 8,
+	GL_FLAG_SHARE_NO = 16,
+	GL_FLAG_QUIET = 32,
 };
 
 #define GL_MEMORY_UNKNOWN UINT64_MAX

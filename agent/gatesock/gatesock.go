@@ -28,34 +28,36 @@ const (
 	maxConversations = 256
 )
 
-// Call is one frame on its way to the event loop. The loop calls Accept once it has taken it and later Answer, once; neither blocks.
+// Call is one frame on its way to the event loop. The loop calls Accept once it has entered it in its books, and Answer, once, before or
+// after that; neither blocks.
 type Call struct {
 	Frame    gate.Frame
 	Received time.Time
 	// Order numbers the connections as they came. Frames reach the loop in about that order only: after a pause all that waited come at once.
 	Order uint64
 
-	accepted chan struct{}
+	accepted chan uint16 // flags of the Ack
 	answer   chan answer
 }
 
 type answer struct {
 	kind    gate.Kind
+	flags   uint16
 	evicted uint32
 }
 
 // NewCall returns a call that no socket waits for, for the loop's own use and for tests.
 func NewCall(f gate.Frame, received time.Time) *Call {
-	return &Call{Frame: f, Received: received, accepted: make(chan struct{}), answer: make(chan answer, 1)}
+	return &Call{Frame: f, Received: received, accepted: make(chan uint16, 1), answer: make(chan answer, 1)}
 }
 
-// Accept says that the loop turns and has taken the call.
-func (c *Call) Accept() { close(c.accepted) }
+// Accept says that the loop turns and has taken the call; flags are the Ack's.
+func (c *Call) Accept(flags uint16) { c.accepted <- flags }
 
 // Answer gives the last word: Done or Failed, with the number of executors evicted.
 func (c *Call) Answer(kind gate.Kind, evicted int) {
 	select {
-	case c.answer <- answer{kind, uint32(evicted)}:
+	case c.answer <- answer{kind: kind, evicted: uint32(evicted)}:
 	default:
 	}
 }
@@ -195,15 +197,16 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, c *Call) {
 	case <-ctx.Done():
 		return
 	}
+	var flags uint16
 	select {
-	case <-c.accepted:
+	case flags = <-c.accepted:
 	case <-timeout.C:
 		return
 	case <-ctx.Done():
 		return
 	}
 	if c.Frame.Kind == gate.Claim || c.Frame.Kind == gate.Warn {
-		if !s.write(conn, c, answer{kind: gate.Ack}) || c.Frame.Kind == gate.Warn {
+		if !s.write(conn, c, answer{kind: gate.Ack, flags: flags}) || c.Frame.Kind == gate.Warn {
 			return
 		}
 	}
@@ -217,7 +220,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn, c *Call) {
 
 func (s *Server) write(conn *net.UnixConn, c *Call, a answer) bool {
 	f := gate.Frame{
-		Kind: a.kind, Job: c.Frame.Job, Step: c.Frame.Step, UID: c.Frame.UID,
+		Kind: a.kind, Flags: a.flags, Job: c.Frame.Job, Step: c.Frame.Step, UID: c.Frame.UID,
 		Nanos: uint64(time.Since(c.Received)), Evicted: a.evicted,
 	}
 	b, err := f.Append(nil)

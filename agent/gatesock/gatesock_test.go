@@ -103,7 +103,7 @@ func TestConversations(t *testing.T) {
 				if c.Frame.Job != 7 || c.Received.IsZero() {
 					t.Errorf("call %+v", c.Frame)
 				}
-				c.Accept()
+				c.Accept(0)
 				c.Answer(gate.Failed, 3)
 				c.Answer(gate.Done, 4) // only the first counts
 			}
@@ -133,7 +133,7 @@ func TestSilentCaller(t *testing.T) {
 	defer func() { _ = silent.Close() }()
 	conn := dial(t, s, gate.Frame{Kind: gate.Ping})
 	c := <-calls
-	c.Accept()
+	c.Accept(0)
 	c.Answer(gate.Done, 0)
 	if f, err := gate.Read(conn); err != nil || f.Kind != gate.Done {
 		t.Errorf("got %+v, %v", f, err)

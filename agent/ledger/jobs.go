@@ -74,21 +74,6 @@ func (l *Ledger) forget(now time.Time) {
 	}
 }
 
-// Suspend lends a suspended job's cores, not its memory or GPUs. Resume takes them back; Overlap then names who has to go.
-func (l *Ledger) Suspend(job uint32) bool { return l.setSuspended(job, true) }
-
-// Resume ends Suspend.
-func (l *Ledger) Resume(job uint32) bool { return l.setSuspended(job, false) }
-
-func (l *Ledger) setSuspended(job uint32, suspended bool) bool {
-	h, ok := l.jobs[job]
-	if !ok {
-		return false
-	}
-	h.Suspended = suspended
-	return true
-}
-
 // Job returns what a job holds.
 func (l *Ledger) Job(job uint32) (Hold, bool) {
 	h, ok := l.jobs[job]
@@ -144,7 +129,7 @@ func (l *Ledger) collides(h *Hold, e *Executor) bool {
 	if h.GPUs.Overlaps(e.GPUs) {
 		return true
 	}
-	return !h.Suspended && (h.All || h.Cores.Overlaps(e.Cores))
+	return h.All || h.Cores.Overlaps(e.Cores)
 }
 
 // Clear says whether nothing that executors hold, condemned ones included, stands in the job's way.
@@ -212,13 +197,10 @@ func (l *Ledger) free() (cores coreset.Set, memory uint64, gpus coreset.Set) {
 	used := l.jobMemory() + l.cfg.ReserveMemory
 	for _, h := range l.jobs {
 		gpus = gpus.Minus(h.GPUs)
-		switch {
-		case h.Suspended:
-		case h.All:
+		if h.All {
 			return nil, 0, nil
-		default:
-			cores = cores.Minus(h.Cores)
 		}
+		cores = cores.Minus(h.Cores)
 	}
 	for _, e := range l.executors {
 		cores, gpus = cores.Minus(e.Cores), gpus.Minus(e.GPUs)

@@ -49,7 +49,8 @@ type Executor struct {
 	Condemned bool
 }
 
-// Hold is what one Slurm job holds.
+// Hold is what one Slurm job holds, from its claim to its release. A suspended job holds all of it: slurmctld counts its cores as idle
+// and may give them to other jobs, but nobody on the node hears of its resumption before its processes run again.
 type Hold struct {
 	Job       uint32
 	Cores     coreset.Set // abstract; empty with All
@@ -59,7 +60,6 @@ type Hold struct {
 	GPUs      coreset.Set
 	Since     time.Time
 	Origin    Origin
-	Suspended bool // its cores are idle; its memory and GPUs are not
 }
 
 // Origin says how the ledger learnt of a hold.

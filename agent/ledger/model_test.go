@@ -39,8 +39,6 @@ func TestModel(t *testing.T) {
 			"warn":    m.warn,
 			"report":  m.report,
 			"release": func(t *rapid.T) { m.l.Release(m.job(t), m.now) },
-			"suspend": func(t *rapid.T) { m.l.Suspend(m.job(t)) },
-			"resume":  func(t *rapid.T) { m.l.Resume(m.job(t)) },
 			"remove":  m.remove,
 			"wait": func(t *rapid.T) {
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 20).Draw(t, "seconds")) * time.Second)
@@ -74,7 +72,7 @@ func (m *model) reserve(t *rapid.T) {
 		return
 	}
 	for _, h := range m.l.Jobs() {
-		if !h.Suspended && (h.All || h.Cores.Overlaps(e.Cores)) || h.GPUs.Overlaps(e.GPUs) {
+		if h.All || h.Cores.Overlaps(e.Cores) || h.GPUs.Overlaps(e.GPUs) {
 			t.Fatalf("reserve gave %v of job %v", e, h)
 		}
 	}
@@ -168,7 +166,7 @@ func (m *model) evictFor(t *rapid.T, job uint32) {
 		t.Fatalf("job %v not clear after %v went", h, victims)
 	}
 	for _, e := range m.l.Executors() {
-		if !h.Suspended && (h.All || h.Cores.Overlaps(e.Cores)) {
+		if h.All || h.Cores.Overlaps(e.Cores) {
 			t.Fatalf("job %v shares cores with %v", h, e)
 		}
 	}

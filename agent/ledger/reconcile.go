@@ -74,7 +74,6 @@ func (l *Ledger) learn(h Hold, asOf, now time.Time) bool {
 	partial := known && !old.All && old.Cores.Empty() // GPUs of a warning
 	switch {
 	case known && old.All && !h.Cores.Empty() && asOf.After(old.Since):
-		h.Suspended = old.Suspended
 		l.Claim(h)
 		return true
 	case known && old.All:

@@ -110,11 +110,6 @@ func (p *player) play(words []string) []string {
 		return p.overlap(hold.Job)
 	case "release":
 		return []string{fmt.Sprint(p.l.Release(hold.Job, p.now))}
-	case "suspend":
-		p.l.Suspend(hold.Job)
-	case "resume":
-		p.l.Resume(hold.Job)
-		return p.overlap(hold.Job)
 	case "settle":
 		return []string{fmt.Sprint(p.l.Settle(p.now))}
 	case "report":

@@ -52,7 +52,6 @@ type Hold struct {
 	GPUs      string    `json:"gpus,omitempty"`
 	Since     time.Time `json:"since"`
 	Origin    string    `json:"origin"`
-	Suspended bool      `json:"suspended,omitempty"`
 }
 
 // Load reads the file. A missing file is an empty state; one that cannot be read is moved aside, and the error says so.

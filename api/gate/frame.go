@@ -55,12 +55,16 @@ const (
 	Failed Kind = 18
 )
 
-// FlagSuspend on a Release and FlagResume on a Claim mark scontrol suspend and resume.
+// Flags of a frame. 1 and 2 stand for nothing.
 const (
-	FlagSuspend uint16 = 1
-	FlagResume  uint16 = 2
 	// FlagBlunt on a Claim says that it comes from a Prolog at a site without the gate: no cores are known, everything goes.
 	FlagBlunt uint16 = 4
+	// FlagShareYes and FlagShareNo on a Claim are the job's --gleaner=yes|no; without either the site's default holds.
+	FlagShareYes uint16 = 8
+	FlagShareNo  uint16 = 16
+	// FlagQuiet on an Ack says that the claim is in the ledger and no sandbox is being started: all that is harvested on the node is
+	// in its cgroups. When these are empty there is nothing to wait for, though the agent cannot confirm it.
+	FlagQuiet uint16 = 32
 )
 
 const (

@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write testdata anew")
 
 // The C side, slurmplugin/ctest/frame_test.c, holds the same frames to the same files.
 var vectors = map[string]gate.Frame{
-	"claim.bin": {Kind: gate.Claim, Flags: gate.FlagResume, Job: 4711, Step: 0xfffffffc, UID: 1000, MiB: 2048,
+	"claim.bin": {Kind: gate.Claim, Flags: gate.FlagShareNo, Job: 4711, Step: 0xfffffffc, UID: 1000, MiB: 2048,
 		Nanos: 1795410956000000001, Cores: "0-2,5", Node: "n01"},
 	"warn.bin": {Kind: gate.Warn, Job: 0xffffffff, Step: 0xfffffffe, Nanos: 1, GPUs: "0,1", Node: "n01"},
 	"blunt.bin": {Kind: gate.Claim, Flags: gate.FlagBlunt, Job: 1, Step: 0xfffffffe, UID: 0xffffffff, MiB: gate.MemoryUnknown,

@@ -85,7 +85,7 @@ func describe(c *config.Agent) (*agent.Config, error) {
 		Socket: c.Agent.Socket, RunDir: c.Agent.RunDir, StateDir: c.Agent.StateDir,
 		Provider: c.Fabric.Provider, ListenHost: c.Executor.Listen,
 		OrphanTimeout: time.Duration(c.Evict.OrphanTimeout), WarnTimeout: time.Duration(c.Evict.WarnTimeout),
-		ThreadsPerCore: 1,
+		ThreadsPerCore: 1, MemoryByCores: c.Node.JobMemory == "share",
 	}
 	cores := c.Node.CPUs
 	whole := cores == 0 || cores == m.CPUs || cores == len(m.Cores)

@@ -8,7 +8,7 @@
 static const char claim_cores[] = "0-2,5", claim_node[] = "n01";
 
 static const struct gl_frame claim = {
-	.kind = GL_CLAIM, .flags = GL_FLAG_RESUME, .job = 4711, .step = 0xfffffffc, .uid = 1000, .mib = 2048, .nanos = 1795410956000000001,
+	.kind = GL_CLAIM, .flags = GL_FLAG_SHARE_NO, .job = 4711, .step = 0xfffffffc, .uid = 1000, .mib = 2048, .nanos = 1795410956000000001,
 	.cores = {claim_cores, 5}, .node = {claim_node, 3},
 };
 static const struct gl_frame warn = {

@@ -2,7 +2,10 @@
 // slurmctld sees, and belongs to the broker. It decides nothing about what to do with a View.
 package slurmctld
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // View is the cluster at one moment. Views are immutable once returned.
 type View struct {
@@ -66,6 +69,22 @@ func (n *Node) Harvestable() (bool, string) {
 		}
 	}
 	return true, ""
+}
+
+// Vacate says whether executors are to leave a node on which nothing is harvested: it is out of service or about to be. They stay
+// where jobs may come any moment (reserved, planned), since the gate sees to those, and where only slurmctld's view is poor.
+func (n *Node) Vacate() bool {
+	switch n.State {
+	case "idle", "mixed", "allocated":
+	default:
+		return n.State == "down" || n.State == "error"
+	}
+	return slices.ContainsFunc(n.Flags, func(flag string) bool { return leaving[flag] })
+}
+
+var leaving = map[string]bool{
+	"drain": true, "maint": true, "fail": true, "powering_down": true, "power_down": true, "power_drain": true, "powered_down": true,
+	"reboot": true, "reboot_requested": true, "reboot_issued": true,
 }
 
 var unharvestable = map[string]string{
