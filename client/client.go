@@ -89,6 +89,10 @@ type TaskOptions struct {
 // Acquire obtains a lease. It returns as soon as the broker has admitted it; executors arrive later. Errors: ErrUnreachable,
 // ErrDenied, ErrInvalid, ErrNoCapacity.
 func (c *Client) Acquire(ctx context.Context, r Request) (*Lease, error) {
+	return c.acquire(ctx, r, nil)
+}
+
+func (c *Client) acquire(ctx context.Context, r Request, o Observer) (*Lease, error) {
 	if r.Function == nil {
 		return nil, errors.New("acquire a lease: no function")
 	}
@@ -101,7 +105,21 @@ func (c *Client) Acquire(ctx context.Context, r Request) (*Lease, error) {
 		}
 		return nil, err
 	}
-	return newLease(c.leases, c.connect, r.Function, r.Tasks, granted), nil
+	return newLease(c.leases, c.connect, r.Function, r.Tasks, granted, o), nil
+}
+
+// Observer hears of a lease's executors, from one goroutine.
+type Observer interface {
+	// Ready announces an executor, and again each time it has a fresh token.
+	Ready(e *api.Executor)
+	// Gone takes it back.
+	Gone(id string, reason api.EndReason, detail string)
+}
+
+// Hold obtains a lease whose executors others use: it keeps the lease alive, tells o of each executor and connects to none. The
+// methods of the Lease that run tasks must not be called.
+func (c *Client) Hold(ctx context.Context, r Request, o Observer) (*Lease, error) {
+	return c.acquire(ctx, r, o)
 }
 
 func (r Request) proto() *api.AcquireRequest {
@@ -127,5 +145,5 @@ func (c *Client) Attach(ctx context.Context, id uint64, f *Function, o TaskOptio
 	if string(held.GetRequest().GetFunction().GetDigest()) != string(f.Digest[:]) {
 		return nil, fmt.Errorf("attach to lease %d: it was acquired for another function, %s", id, held.GetRequest().GetFunction().GetName())
 	}
-	return newLease(c.leases, c.connect, f, o, held), nil
+	return newLease(c.leases, c.connect, f, o, held, nil), nil
 }

@@ -26,6 +26,7 @@ type Lease struct {
 	function *Function
 	pool     *pool
 	reporter *reporter
+	observer Observer // nil unless others use the executors
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	ended    chan struct{} // closed when the broker says that the lease has ended
@@ -43,11 +44,11 @@ type acquaintance struct {
 	cancel   context.CancelCauseFunc
 }
 
-func newLease(leases api.LeasesClient, connect Connector, f *Function, o TaskOptions, granted *api.Lease) *Lease {
+func newLease(leases api.LeasesClient, connect Connector, f *Function, o TaskOptions, granted *api.Lease, observer Observer) *Lease {
 	request := granted.GetRequest()
 	l := &Lease{
 		id: granted.GetId(), ttl: request.GetTtl().AsDuration(), buffer: request.GetBufferBytes(), wanted: int(request.GetExecutors()),
-		leases: leases, connect: connect, function: f, reporter: newReporter(leases, granted.GetId()),
+		leases: leases, connect: connect, function: f, reporter: newReporter(leases, granted.GetId()), observer: observer,
 		ended: make(chan struct{}), status: granted, known: map[string]*acquaintance{},
 	}
 	if l.ttl <= 0 {
@@ -117,6 +118,19 @@ func (l *Lease) Map(ctx context.Context, tasks iter.Seq[Task], each func(Result)
 	}
 	return l.pool.lost()
 }
+
+// Refresh has the broker announce every executor again, with a fresh token.
+func (l *Lease) Refresh() {
+	l.mu.Lock()
+	rewatch := l.rewatch
+	l.mu.Unlock()
+	if rewatch != nil {
+		rewatch()
+	}
+}
+
+// Add counts tasks that others ran on the lease's executors, for the report.
+func (l *Lease) Add(ok, failed, retried uint64) { l.reporter.add(ok, failed, retried) }
 
 // Release ends the lease and waits until nothing of it runs here any more. Tasks that have not ended fail with an *EndedError.
 func (l *Lease) Release(ctx context.Context) error {
@@ -209,6 +223,10 @@ func (l *Lease) handle(ctx context.Context, e *api.LeaseEvent) {
 	case api.LeaseEvent_LEASE:
 		l.update(e.GetLease())
 	case api.LeaseEvent_EXECUTOR_READY:
+		if l.observer != nil {
+			l.observer.Ready(e.GetExecutor())
+			return
+		}
 		l.arrive(ctx, e.GetExecutor())
 	case api.LeaseEvent_EXECUTOR_GONE:
 		d := &departure{e.GetReason(), e.GetDetail()}
@@ -218,6 +236,9 @@ func (l *Lease) handle(ctx context.Context, e *api.LeaseEvent) {
 		delete(l.known, id)
 		l.mu.Unlock()
 		l.pool.gone(id, d)
+		if l.observer != nil {
+			l.observer.Gone(id, d.reason, d.detail)
+		}
 		if known != nil {
 			known.cancel(d)
 		}

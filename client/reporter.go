@@ -49,6 +49,14 @@ func (r *reporter) task(result *Result, outcome api.TaskRecord_Outcome) {
 	}
 }
 
+func (r *reporter) add(ok, failed, retried uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ok += ok
+	r.failed += failed
+	r.retried += retried
+}
+
 // Run sends batches until ctx ends.
 func (r *reporter) Run(ctx context.Context) {
 	ticker := time.NewTicker(reportEvery)
