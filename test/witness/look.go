@@ -21,7 +21,7 @@ func look(m machine, parent string, j job) Finding {
 		return f
 	}
 	all := m.processes()
-	f.Processes = len(all)
+	f.Processes, f.Job = len(all), m.ownJob(all, f.Job)
 	if f.Processes == 0 {
 		against("no process can be seen in /proc")
 	}
@@ -97,14 +97,33 @@ func held(c Cgroup) float64 {
 	return cores
 }
 
+// ownJob is the job in whose cgroup the witness runs. In a component of a heterogeneous job the environment names the first one's.
+func (m machine) ownJob(all []process, named string) string {
+	for _, p := range all {
+		if p.pid != m.self() {
+			continue
+		}
+		for _, path := range p.cgroups {
+			if id := jobInPath.FindStringSubmatch(path + "/"); id != nil {
+				return id[1]
+			}
+		}
+	}
+	return named
+}
+
+// self is the witness's own pid.
+func (m machine) self() int {
+	if s := m.read("proc/self-pid"); s != "" {
+		return int(number(s, 0))
+	}
+	return os.Getpid()
+}
+
 // ownCores returns the cores to which Slurm has bound the witness's job, nil when it binds none.
 func (m machine) ownCores(all []process) []int {
-	self := os.Getpid()
-	if s := m.read("proc/self-pid"); s != "" {
-		self = int(number(s, 0))
-	}
 	for _, p := range all {
-		if p.pid != self {
+		if p.pid != m.self() {
 			continue
 		}
 		for _, path := range p.cgroups {

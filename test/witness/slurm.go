@@ -96,7 +96,7 @@ func (m machine) allocations(node, own string, all []process) (map[string]alloca
 		if err != nil {
 			return nil, fmt.Errorf("scontrol show job %s: %w", id, err)
 		}
-		if a, ok := onNode(out, node); ok {
+		if a, ok := onNode(record(out, id), node); ok {
 			given[id] = a
 		}
 	}
@@ -104,6 +104,16 @@ func (m machine) allocations(node, own string, all []process) (map[string]alloca
 		return nil, fmt.Errorf("scontrol show job %s: it has nothing on node %s", own, node)
 	}
 	return given, nil
+}
+
+// record picks a job's own line: asked for the first of an array or of a heterogeneous job, scontrol tells all of them.
+func record(text, id string) string {
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "JobId="+id+" ") {
+			return line
+		}
+	}
+	return ""
 }
 
 // onNode reads the parts "Nodes=n[1-2] CPU_IDs=0-3 Mem=100 GRES=" of scontrol show job -d.
