@@ -196,6 +196,7 @@ func (u *rollup) executor(e Executor) {
 	if endedHere && e.Reason == "evicted" {
 		row.Evicted = 1
 		u.r.Harm.Evictions++
+		u.r.Harm.EvictedMemory += e.Memory
 	}
 	addUsage(u.users, cmp.Or(e.User, "(unknown)"), row)
 	addUsage(u.accounts, cmp.Or(e.Account, "(none)"), row)
@@ -230,7 +231,6 @@ func (u *rollup) claim(c Claim) {
 	u.claims[k] = max(u.claims[k], c.Duration)
 	if c.Evicted > 0 {
 		u.evictions = append(u.evictions, c.Duration)
-		u.r.Harm.EvictedMemory += c.Memory
 	}
 	if !c.Complete {
 		u.r.Harm.Late++

@@ -146,7 +146,7 @@ func TestHarm(t *testing.T) {
 	} {
 		u.claim(c)
 	}
-	u.executor(Executor{Start: t0, End: t0.Add(time.Minute), Cores: 1, Reason: "evicted"})
+	u.executor(Executor{Start: t0, End: t0.Add(time.Minute), Cores: 1, Memory: 150, Reason: "evicted"})
 	u.drain(Drain{Time: t0, Ours: true})
 	u.drain(Drain{Time: t0})
 	u.drain(Drain{Time: t0.Add(2 * time.Hour)})

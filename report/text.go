@@ -123,7 +123,8 @@ func textUsage(b *strings.Builder, what string, rows []UsageRow) {
 func wrap(s string, width int) string {
 	var b strings.Builder
 	column := 0
-	for i, word := range strings.Fields(s) {
+	for i, word := range strings.Fields(strings.ReplaceAll(s, " %", "\x00%")) { // a number stays with its sign
+		word = strings.ReplaceAll(word, "\x00", " ")
 		n := len([]rune(word))
 		switch {
 		case i == 0:

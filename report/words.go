@@ -62,7 +62,7 @@ func (r *Report) method() []string {
 		"Allocated is what Slurm gave to jobs, used or not. Harvested is what executors held of the rest; while an executor makes way, what both hold counts as allocated" +
 			fmt.Sprintf(" (%s here).", coreTime(r.Quality.OverlapMS)),
 		"Job-start delay is what Gleaner's answers to gate and Prolog took, as the agent measured it, per job on its slowest node; connecting to the agent is not in it. " +
-			"Eviction is the same for answers that evicted something. Percentiles are nearest-rank.",
+			"Eviction is the same for answers that evicted something; executors that had gone when the job asked are counted, not timed. Percentiles are nearest-rank.",
 		"Users, accounts and functions count executors that have ended; those still running appear once they end. Computed is processor time, held is cores x lifetime.",
 		"Slurm's own jobs appear by their allocation only. " + r.gapWords(),
 	}
