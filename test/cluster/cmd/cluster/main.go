@@ -14,6 +14,8 @@ import (
 	"github.com/gleaner-hpc/gleaner/test/cluster"
 )
 
+const defaultDir = ".cluster"
+
 func main() {
 	if len(os.Args) < 2 {
 		fmt.Fprintln(os.Stderr, "usage: cluster up|down|env|status [flags]")
@@ -29,12 +31,15 @@ func run(verb string, args []string) error {
 	var o cluster.Options
 	var without string
 	flags := flag.NewFlagSet("cluster "+verb, flag.ExitOnError)
-	flags.StringVar(&o.Dir, "dir", ".cluster", "the cluster's folder")
+	flags.StringVar(&o.Dir, "dir", defaultDir, "the cluster's folder")
 	flags.StringVar(&o.Build, "build", "", "prefix with Gleaner's binaries (default build/ beside go.mod)")
 	flags.IntVar(&o.Nodes, "nodes", 4, "number of nodes")
 	flags.StringVar((*string)(&o.Mode), "mode", string(cluster.Virtual), "virtual or cgroup")
 	flags.StringVar(&without, "without", "", "roles that are not started: agentd, brokerd, launch, gate, hook")
 	_ = flags.Parse(args)
+	if o.Nodes < 1 {
+		return fmt.Errorf("-nodes %d: want at least 1", o.Nodes)
+	}
 	o.Without = strings.Fields(strings.ReplaceAll(without, ",", " "))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -55,11 +60,20 @@ func up(ctx context.Context, o cluster.Options) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%d nodes %s are up after %.1f s in %s\n", len(c.NodeNames()), c.NodeList(), time.Since(began).Seconds(), c.Dir)
+	took := time.Since(began).Seconds()
+	if names := c.NodeNames(); len(names) == 1 {
+		fmt.Printf("1 node %s is up after %.1f s in %s\n", names[0], took, c.Dir)
+	} else {
+		fmt.Printf("%d nodes %s are up after %.1f s in %s\n", len(names), c.NodeList(), took, c.Dir)
+	}
+	where := ""
+	if o.Dir != defaultDir {
+		where = " DIR=" + o.Dir
+	}
 	for _, line := range c.Skipped() {
 		fmt.Println("  without", line)
 	}
-	fmt.Println("use it:  eval \"$(make -s cluster-env)\"     end it:  make cluster-down")
+	fmt.Printf("use it:  eval \"$(make -s cluster-env%s)\"     end it:  make cluster-down%s\n", where, where)
 	return nil
 }
 
