@@ -15,11 +15,12 @@ import (
 	"github.com/gleaner-hpc/gleaner/config"
 )
 
-// Variables by which a job's gleaner map and invoke know what its submitter asked for.
+// Variables by which a job's gleaner map, invoke and run know what its submitter asked for.
 const (
 	EnvExecutors = "GLEANER_EXECUTORS"
 	EnvMemory    = "GLEANER_MEM_PER_EXECUTOR"
 	EnvCores     = "GLEANER_CORES_PER_EXECUTOR"
+	EnvFunction  = "GLEANER_FUNCTION"
 )
 
 // Wish is what the functions of a job need; empty fields were not given.
@@ -27,12 +28,13 @@ type Wish struct {
 	Executors string
 	Memory    string // per executor, in Slurm's units
 	Cores     string // per executor
+	Function  string // that gleaner run takes a lease for, LIBRARY:SYMBOL
 }
 
 // Environ lists the variables of w that are set.
 func (w Wish) Environ() []string {
 	var env []string
-	for _, v := range []struct{ name, value string }{{EnvExecutors, w.Executors}, {EnvMemory, w.Memory}, {EnvCores, w.Cores}} {
+	for _, v := range []struct{ name, value string }{{EnvExecutors, w.Executors}, {EnvMemory, w.Memory}, {EnvCores, w.Cores}, {EnvFunction, w.Function}} {
 		if v.value != "" {
 			env = append(env, v.name+"="+v.value)
 		}
@@ -45,7 +47,7 @@ func (w Wish) Or(other Wish) Wish {
 	for _, f := range []struct {
 		to   *string
 		from string
-	}{{&w.Executors, other.Executors}, {&w.Memory, other.Memory}, {&w.Cores, other.Cores}} {
+	}{{&w.Executors, other.Executors}, {&w.Memory, other.Memory}, {&w.Cores, other.Cores}, {&w.Function, other.Function}} {
 		if *f.to == "" {
 			*f.to = f.from
 		}
@@ -66,6 +68,9 @@ func (w Wish) Check() error {
 			return fmt.Errorf("%s %s: want a number from 1 to %d", f.option, f.value, f.limit)
 		}
 	}
+	if strings.Contains(w.Function, ",") {
+		return fmt.Errorf("--function %s: sbatch's --export takes no comma", w.Function)
+	}
 	if w.Memory != "" {
 		if _, err := config.ParseMemory(w.Memory); err != nil {
 			return fmt.Errorf("--mem-per-executor: %w", err)
@@ -83,6 +88,8 @@ func (w *Wish) field(option string) *string {
 		return &w.Memory
 	case "--cores-per-executor":
 		return &w.Cores
+	case "--function":
+		return &w.Function
 	}
 	return nil
 }
@@ -234,7 +241,7 @@ func (d *Directives) line(text string) error {
 		return err
 	}
 	if len(c.Options) > 0 || c.Script != "" {
-		return fmt.Errorf("%s: #GLEANER knows --executors, --mem-per-executor and --cores-per-executor", text)
+		return fmt.Errorf("%s: #GLEANER knows --executors, --mem-per-executor, --cores-per-executor and --function", text)
 	}
 	d.Wish = c.Wish.Or(d.Wish)
 	return nil

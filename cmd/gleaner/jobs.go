@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -18,11 +19,15 @@ import (
 
 func (a *app) runCommand() *cobra.Command {
 	var wish sbatch.Wish
+	f := leaseFlags{buffer: 1 << 20}
 	c := &cobra.Command{
-		Use: "run [--executors N] [--mem-per-executor M] [--cores-per-executor C] -- COMMAND...", Args: cobra.MinimumNArgs(1),
-		Short: "Run a command whose gleaner map and invoke take their defaults from these options",
-		Long: `Run a command with GLEANER_EXECUTORS, GLEANER_MEM_PER_EXECUTOR and GLEANER_CORES_PER_EXECUTOR set. No lease is taken here: each map and
-invoke inside takes its own, for its own function, and inside a Slurm job that lease ends with the job.`,
+		Use: "run [--function LIBRARY:SYMBOL] [--executors N] [--mem-per-executor M] [--cores-per-executor C] -- COMMAND...", Args: cobra.MinimumNArgs(1),
+		Short: "Run a command that calls functions by libgleaner, or by gleaner map and invoke",
+		Long: `With --function: take a lease for that function, keep it as long as the command runs, and lend it to the command and its children on
+this node, whose libgleaner finds it through GLEANER_LEASE. Evicted executors are replaced. Inside a Slurm job the lease ends with it.
+
+Without: run the command with GLEANER_EXECUTORS, GLEANER_MEM_PER_EXECUTOR and GLEANER_CORES_PER_EXECUTOR set. No lease is taken here:
+each map and invoke inside takes its own, for its own function.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := wish.Check(); err != nil {
 				return &exitError{exitUsage, err}
@@ -31,14 +36,24 @@ invoke inside takes its own, for its own function, and inside a Slurm job that l
 			if err != nil {
 				return usage("%v", err)
 			}
+			given := wish.Or(sbatch.Wish{Executors: a.getenv(sbatch.EnvExecutors), Memory: a.getenv(sbatch.EnvMemory),
+				Cores: a.getenv(sbatch.EnvCores), Function: a.getenv(sbatch.EnvFunction)})
+			if given.Function != "" {
+				return a.lend(c.Context(), given, &f, path, args)
+			}
 			err = syscall.Exec(path, args, append(os.Environ(), a.environ(wish)...))
 			return fmt.Errorf("run %s: %w", path, err)
 		},
 	}
 	c.Flags().SetInterspersed(false)
+	c.Flags().StringVar(&wish.Function, "function", "", "path/to/lib.so:symbol to take a lease for, lent to the command")
 	c.Flags().StringVar(&wish.Executors, "executors", "", "executors at the same time")
 	c.Flags().StringVar(&wish.Memory, "mem-per-executor", "", "memory of each executor, in Slurm's units")
 	c.Flags().StringVar(&wish.Cores, "cores-per-executor", "", "cores of each executor")
+	c.Flags().Var(&f.buffer, "buffer", "largest arguments or result; at most a quarter of the executor's memory")
+	c.Flags().Var(&f.timeout, "timeout", "longest run of the function, in Slurm's forms or Go's; 0: none")
+	c.Flags().Var(&f.ttl, "ttl", "how long the lease outlives this command if it dies; 0: the broker's default")
+	c.Flags().StringVar(&f.account, "account", "", "account for the report; otherwise the job's")
 	return c
 }
 
@@ -53,10 +68,10 @@ func (a *app) environ(wish sbatch.Wish) []string {
 
 func (a *app) sbatchCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "sbatch [sbatch options] [--executors N] [--mem-per-executor M] [--cores-per-executor C] SCRIPT [ARGS...]",
+		Use:   "sbatch [sbatch options] [--executors N] [--mem-per-executor M] [--cores-per-executor C] [--function LIBRARY:SYMBOL] SCRIPT [ARGS...]",
 		Short: "Submit a Slurm job whose functions run on leftovers", DisableFlagParsing: true,
-		Long: `Submit a job with sbatch. --executors, --mem-per-executor and --cores-per-executor are taken out, and become the defaults of gleaner map and
-invoke inside the job; everything else is sbatch's. #GLEANER lines in the script stand for them as #SBATCH lines do; the command line
+		Long: `Submit a job with sbatch. --executors, --mem-per-executor, --cores-per-executor and --function are taken out, and become the defaults of
+gleaner map, invoke and run inside the job; everything else is sbatch's. #GLEANER lines in the script stand for them as #SBATCH lines do; the command line
 wins. What is printed, and the exit status, are sbatch's. The job needs little of its own: its functions do not run in it.`,
 		Example: `  gleaner sbatch -n 1 --executors 8 --mem-per-executor 512M thumbnails.sh`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -85,6 +100,11 @@ func (a *app) submit(ctx context.Context, args []string) error {
 	wish := command.Wish.Or(directives.Wish)
 	if err := wish.Check(); err != nil {
 		return &exitError{exitUsage, err}
+	}
+	if wish.Function != "" {
+		if wish.Function, err = filepath.Abs(wish.Function); err != nil { // the job may run in another folder
+			return fmt.Errorf("function %s: %w", wish.Function, err)
+		}
 	}
 	var keep []string
 	for _, name := range []string{"GLEANER_BROKER", "GLEANER_CONF"} {
