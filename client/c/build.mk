@@ -27,3 +27,11 @@ $(BUILD)/test/gleaner-share: client/c/ctest/share_test.c client/c/shareframe.c c
 	$(CC) $(CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all -o $@ client/c/ctest/share_test.c client/c/shareframe.c
 
 C_TESTS += $(BUILD)/test/gleaner-share
+
+# Run by test/libgleaner, against executors that it starts.
+$(BUILD)/test/libgleaner-asan: LIBGLEANER_CHECK := -fsanitize=address,undefined -fno-sanitize-recover=all
+$(BUILD)/test/libgleaner-tsan: LIBGLEANER_CHECK := -fsanitize=thread
+$(BUILD)/test/libgleaner-plain: LIBGLEANER_CHECK :=
+$(BUILD)/test/libgleaner-asan $(BUILD)/test/libgleaner-tsan $(BUILD)/test/libgleaner-plain: client/c/ctest/client_test.c $(LIBGLEANER_SOURCES) $(LIBGLEANER_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(LIBGLEANER_CHECK) -o $@ client/c/ctest/client_test.c $(LIBGLEANER_SOURCES) -ldl -lpthread

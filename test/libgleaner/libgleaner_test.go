@@ -1,0 +1,142 @@
+package libgleaner
+
+import (
+	"bufio"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/api"
+)
+
+var (
+	builds   = []string{"plain", "asan", "tsan"}
+	carriers = []string{"ring", "ofi"}
+)
+
+// each runs a test for every build of the library and every carrier that can be watched in it.
+func each(t *testing.T, f func(t *testing.T, build, carrier string)) {
+	for _, build := range builds {
+		for _, carrier := range carriers {
+			if build == "tsan" && carrier == "ofi" {
+				continue // libfabric is not built for the thread sanitizer
+			}
+			t.Run(build+"/"+carrier, func(t *testing.T) { f(t, build, carrier) })
+		}
+	}
+}
+
+func TestBasics(t *testing.T) {
+	each(t, func(t *testing.T, build, carrier string) {
+		w := newWorld(t, "work", 0)
+		w.start()
+		w.start()
+		w.announce(time.Hour)
+		passes(t, w.command(build, carrier, "basics"), time.Minute)
+		if ok, failed, _ := w.holder.counts(); ok < 100 || failed != 0 {
+			t.Errorf("reported %d right and %d failed", ok, failed)
+		}
+	})
+}
+
+func TestFunctionsFailByName(t *testing.T) {
+	each(t, func(t *testing.T, build, carrier string) {
+		w := newWorld(t, "work", 200*time.Millisecond)
+		w.start()
+		w.announce(time.Hour)
+		passes(t, w.command(build, carrier, "failures"), time.Minute)
+		if ok, failed, retried := w.holder.counts(); ok != 1 || failed != 5 || retried != 2 {
+			t.Errorf("reported %d right, %d failed, %d repeated; want 1, 5, 2", ok, failed, retried)
+		}
+	})
+}
+
+func TestUnknownSymbol(t *testing.T) {
+	w := newWorld(t, "nosuch", 0)
+	w.start()
+	w.announce(time.Hour)
+	passes(t, w.command("asan", "ring", "broken"), 20*time.Second)
+}
+
+// Executors come and go, by eviction and by sudden death, under many threads; nothing is lost, and everything is right.
+func TestStorm(t *testing.T) {
+	each(t, func(t *testing.T, build, carrier string) {
+		w := newWorld(t, "work", 0)
+		w.start()
+		w.start()
+		w.announce(time.Hour)
+		cmd := w.command(build, carrier, "storm", "3")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			passes(t, cmd, time.Minute)
+		}()
+		for lost := 0; ; lost++ {
+			select {
+			case <-done:
+				if _, _, retried := w.holder.counts(); retried == 0 {
+					t.Errorf("%d executors were lost and no call was repeated", lost)
+				}
+				return
+			case <-time.After(300 * time.Millisecond):
+			}
+			first := w.ids()[0]
+			if lost%2 == 0 {
+				w.evict(first)
+			} else {
+				w.kill(first)
+				w.server.Gone(first, api.EndReason_EXECUTOR_FAILED, "killed")
+			}
+			w.start()
+			w.announce(time.Hour)
+		}
+	})
+}
+
+func TestLeaseEnds(t *testing.T) {
+	w := newWorld(t, "work", 0)
+	w.start()
+	w.announce(time.Hour)
+	cmd := w.command("asan", "ring", "ends")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	scanner := bufio.NewScanner(out)
+	var said []string
+	for scanner.Scan() {
+		said = append(said, scanner.Text())
+		if scanner.Text() == "# begun" {
+			w.server.End(api.EndReason_JOB_ENDED, "")
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("%v:\n%s", err, strings.Join(said, "\n"))
+	}
+}
+
+// A token that has expired is replaced without anybody's notice.
+func TestStaleTokenIsReplaced(t *testing.T) {
+	w := newWorld(t, "work", 0)
+	w.start()
+	w.start()
+	w.announce(-time.Minute)
+	passes(t, w.command("plain", "ring", "basics"), 30*time.Second)
+	if w.holder.refreshes == 0 {
+		t.Error("nobody asked for fresh tokens")
+	}
+}
+
+func TestWithoutALease(t *testing.T) {
+	w := newWorld(t, "work", 0)
+	for _, socket := range []string{"", "/nonexistent/lease.sock"} {
+		cmd := w.command("asan", "ring", "refused")
+		cmd.Env = append(cmd.Env, "GLEANER_LEASE="+socket)
+		passes(t, cmd, 10*time.Second)
+	}
+}
