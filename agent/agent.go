@@ -37,6 +37,7 @@ import (
 // Launcher is what the agent asks of the node's launcher. *launch.Client is one.
 type Launcher interface {
 	Start(ctx context.Context, spec launcher.Spec) (int, error)
+	Resize(ctx context.Context, spec launcher.Spec) error
 	// Kill returns the ids that it could not end before ctx's deadline.
 	Kill(ctx context.Context, ids ...string) ([]string, error)
 	List(ctx context.Context) ([]launcher.Sandbox, error)
@@ -74,6 +75,7 @@ type Config struct {
 	OrphanTimeout time.Duration
 	WarnTimeout   time.Duration
 	Evict         evict.Policy
+	Parking       Parking
 
 	Launcher   Launcher
 	LauncherUp <-chan bool            // true when it can be asked (again), false when not

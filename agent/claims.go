@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -46,6 +47,11 @@ func (l *loop) quiet() uint16 {
 			return 0
 		}
 	}
+	for _, p := range l.parked {
+		if p.starting {
+			return 0
+		}
+	}
 	return gate.FlagQuiet
 }
 
@@ -73,7 +79,7 @@ func (l *loop) claim(c *gatesock.Call, now time.Time) {
 	l.ticket++
 	l.waiting[l.ticket] = c
 	l.book.Open(evict.Ticket{
-		ID: l.ticket, Job: f.Job, Path: path, Received: c.Received, Deadline: plan.Deadline, Evicted: plan.Kill, Bytes: plan.Bytes,
+		ID: l.ticket, Job: f.Job, Path: path, Received: c.Received, Deadline: plan.Deadline, Evicted: plan.Evicted, Bytes: plan.Bytes,
 	})
 	l.settle(now)
 	l.changed(now)
@@ -121,6 +127,8 @@ func (l *loop) evictFrom(job uint32, received, now time.Time) evict.Plan {
 		l.ledger.Condemn(id)
 		if e := l.executors[id]; e != nil {
 			e.end(api.EndReason_EVICTED, plan.Reason)
+		} else if p := l.parked[id]; p != nil {
+			p.ending = true
 		}
 	}
 	if len(plan.Kill) > 0 {
@@ -167,19 +175,25 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 // to started: the launcher could meet the kill before it has made the sandbox, and confirm too early.
 func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadline time.Time) {
 	var links []revocable
-	var ids []string
+	var ids, boxes []string
 	for _, id := range wanted {
-		e := l.executors[id]
-		if e != nil && e.starting {
+		e, p := l.executors[id], l.parked[id]
+		if e != nil && e.starting || p != nil && p.starting {
 			continue
 		}
 		ids = append(ids, id)
+		box := id
+		if p != nil {
+			p.killing = true
+		}
 		if e != nil {
 			e.killing = true
+			box = e.box
 			if e.link != nil {
 				links = append(links, e.link)
 			}
 		}
+		boxes = append(boxes, box)
 	}
 	if len(ids) == 0 {
 		return
@@ -194,12 +208,24 @@ func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadlin
 		}
 		ctx, cancel := context.WithDeadline(ctx, deadline)
 		defer cancel()
-		remaining, err := l.cfg.Launcher.Kill(ctx, ids...)
+		remaining, err := l.cfg.Launcher.Kill(ctx, boxes...)
 		if err != nil {
-			remaining = ids
+			remaining = boxes
 		}
+		remaining = named(remaining, boxes, ids)
 		return func(now time.Time) { l.killed(ids, remaining, err, now) }
 	})
+}
+
+// named gives the ids of sandboxes.
+func named(remaining, boxes, ids []string) []string {
+	var names []string
+	for i, box := range boxes {
+		if slices.Contains(remaining, box) {
+			names = append(names, ids[i])
+		}
+	}
+	return names
 }
 
 // killed hears what a kill achieved. Claims are answered before anything else.
@@ -212,6 +238,7 @@ func (l *loop) killed(ids, remaining []string, err error, now time.Time) {
 		if !left[id] {
 			l.ledger.Remove(id)
 			delete(l.strays, id)
+			l.unparked(id, now)
 		}
 	}
 	l.settle(now)
@@ -219,6 +246,9 @@ func (l *loop) killed(ids, remaining []string, err error, now time.Time) {
 		e := l.executors[id]
 		switch {
 		case !left[id] && e == nil:
+		case l.parked[id] != nil:
+			l.parked[id].killing = false
+			l.parkIn(killAgain, now)
 		case e == nil:
 			l.log.Error("sandbox of nobody does not end", "executor", id)
 		case !left[id]:

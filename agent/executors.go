@@ -31,10 +31,12 @@ const selfDir = "/run/gleaner/self"
 //	    └───────────┴──────────┴──▶ ending (why is set) ──▶ gone (holds nothing) ──▶ recorded
 type executor struct {
 	id    string
+	box   string // the sandbox it runs in: id, or one that was parked
 	start *api.Start
 	asked time.Time // when Start came, or the successor adopted it
 
-	starting bool // the launcher has not answered Start yet
+	starting bool // the launcher has not answered yet
+	parked   bool // its sandbox was
 	running  time.Time
 	link     *execsock.Link
 	ready    *api.ExecutorReady
@@ -103,16 +105,76 @@ func (l *loop) startExecutor(s *api.Start, now time.Time) {
 		l.changed(now)
 		return
 	}
-	e := &executor{id: s.GetId(), start: s, asked: now, starting: true}
+	e := &executor{id: s.GetId(), box: s.GetId(), start: s, asked: now, starting: true}
 	l.executors[e.id] = e
 	l.changed(now)
-	spec := l.spec(s, held)
+	if p := l.take(s); p != nil {
+		l.reuse(e, p, l.spec(s, held))
+	} else {
+		l.launch(e, l.spec(s, held), l.makeRoom())
+	}
+	l.visited(ownerOf(s), now)
+}
+
+// launch starts an executor's sandbox, after those parked ones have ended whose memory it needs.
+func (l *loop) launch(e *executor, spec launcher.Spec, crowd []string) {
 	l.act(func(ctx context.Context) func(time.Time) {
 		ctx, cancel := context.WithTimeout(ctx, startWithin)
 		defer cancel()
-		_, err := l.cfg.Launcher.Start(ctx, spec)
-		return func(now time.Time) { l.started(e, err, now) }
+		var err error
+		var remaining []string
+		if len(crowd) > 0 {
+			remaining, err = l.cfg.Launcher.Kill(ctx, crowd...)
+		}
+		if err == nil && len(remaining) > 0 {
+			err = fmt.Errorf("parked sandboxes %v do not end", remaining)
+		}
+		if err == nil {
+			_, err = l.cfg.Launcher.Start(ctx, spec)
+		}
+		return func(now time.Time) {
+			if len(crowd) > 0 {
+				l.killed(crowd, remaining, nil, now)
+			}
+			l.started(e, err, now)
+		}
 	})
+}
+
+// reuse gives a parked sandbox to an executor. One that cannot be resized is ended, and another started.
+func (l *loop) reuse(e *executor, p *parked, spec launcher.Spec) {
+	e.box, e.link, e.parked = p.id, p.link, true
+	spec.ID = p.id
+	l.act(func(ctx context.Context) func(time.Time) {
+		ctx, cancel := context.WithTimeout(ctx, killWithin)
+		defer cancel()
+		err := l.cfg.Launcher.Resize(ctx, spec)
+		return func(now time.Time) {
+			if err == nil || e.reason != 0 {
+				l.started(e, err, now)
+				return
+			}
+			l.log.Warn("parked sandbox cannot be used", "executor", e.id, "sandbox", p.id, "error", err)
+			l.strays[p.id] = true
+			e.box, e.link, e.exit, e.parked = e.id, nil, nil, false
+			l.kill([]string{p.id}, "", 0, now.Add(killWithin))
+			spec.ID = e.id
+			l.launch(e, spec, l.makeRoom())
+		}
+	})
+}
+
+// inBox is the executor of a sandbox, nil when there is none.
+func (l *loop) inBox(box string) *executor {
+	if e := l.executors[box]; e != nil && e.box == box {
+		return e
+	}
+	for _, e := range l.executors {
+		if e.box == box {
+			return e
+		}
+	}
+	return nil
 }
 
 func checkStart(s *api.Start) error {
@@ -132,13 +194,8 @@ func checkStart(s *api.Start) error {
 // spec is what the launcher is asked for.
 func (l *loop) spec(s *api.Start, held ledger.Executor) launcher.Spec {
 	spec := launcher.Spec{
-		ID: s.GetId(), UID: runAs(s.GetUid()), GID: runAs(s.GetGid()),
+		ID: s.GetId(), UID: runAs(s.GetUid()), GID: runAs(s.GetGid()), CPUs: l.cpus(held),
 		MilliCPUs: held.Cores.Len() * l.cfg.ThreadsPerCore * 1000, MemoryBytes: int64(held.Memory),
-	}
-	if l.cfg.CPUs != nil {
-		for _, core := range held.Cores.Numbers() {
-			spec.CPUs = append(spec.CPUs, l.cfg.CPUs[core]...)
-		}
 	}
 	for _, gpu := range held.GPUs.Numbers() {
 		spec.Devices = append(spec.Devices, l.cfg.Devices[gpu])
@@ -165,6 +222,8 @@ func (l *loop) started(e *executor, err error, now time.Time) {
 		}
 		if e.reason != 0 { // condemned meanwhile
 			l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin))
+		} else if e.parked {
+			l.assign(e)
 		}
 	case err == nil:
 		l.exited(*e.exit, now)
@@ -191,9 +250,10 @@ func (l *loop) stop(e *executor, reason api.EndReason, detail string, now time.T
 
 // exited hears from the launcher that a sandbox ended.
 func (l *loop) exited(x launcher.Exited, now time.Time) {
-	e := l.executors[x.ID]
+	e := l.inBox(x.ID)
 	if e == nil {
 		delete(l.strays, x.ID)
+		l.unparked(x.ID, now)
 		l.settle(now)
 		return
 	}
@@ -268,7 +328,11 @@ func (l *loop) finish(e *executor, now time.Time) {
 
 // linked handles what an executor says.
 func (l *loop) linked(ev execsock.Event, now time.Time) {
-	e := l.executors[ev.Link.ID]
+	if p := l.parked[ev.Link.ID]; p != nil {
+		l.parkedSays(p, ev, now)
+		return
+	}
+	e := l.inBox(ev.Link.ID)
 	if e == nil || ev.Link.UID != runAs(e.start.GetUid()) {
 		if !ev.Closed {
 			l.log.Warn("connection of an executor that is not known here", "executor", ev.Link.ID, "uid", ev.Link.UID)
@@ -281,7 +345,7 @@ func (l *loop) linked(ev execsock.Event, now time.Time) {
 		if e.link == ev.Link {
 			e.link = nil
 		}
-	case f.Hello != nil && f.Hello.ID == e.id:
+	case f.Hello != nil && f.Hello.ID == e.box:
 		e.link = ev.Link
 		l.assign(e)
 	case f.Ready != nil && e.link == ev.Link:
@@ -323,9 +387,9 @@ func (l *loop) becameReady(e *executor, r *apiexec.Ready, now time.Time) {
 		}
 		startup = e.ready.GetStartup()
 	} else {
-		l.metrics.startup(now.Sub(e.asked))
+		l.metrics.startup(now.Sub(e.asked), e.parked)
 	}
-	e.ready = &api.ExecutorReady{Id: e.id, Address: clip(r.Address), Local: l.hostPath(e.id, r.Local), Startup: startup}
+	e.ready = &api.ExecutorReady{Id: e.id, Address: clip(r.Address), Local: l.hostPath(e.box, r.Local), Startup: startup}
 	l.send(&api.AgentMessage{Message: &api.AgentMessage_Ready{Ready: e.ready}})
 	l.changed(now)
 }

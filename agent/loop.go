@@ -46,6 +46,9 @@ type loop struct {
 	waiting   map[uint64]*gatesock.Call // by ticket
 	ticket    uint64
 	executors map[string]*executor
+	parked    map[string]*parked
+	recent    []visit         // owners by their last start, latest first
+	parkAt    time.Time       // zero: nothing to park
 	strays    map[string]bool // sandboxes that nobody knows, being ended
 	synced    bool            // the launcher's list has been compared since the start
 	up        bool            // the launcher can be asked
@@ -67,7 +70,7 @@ func newLoop(cfg Config, l *ledger.Ledger, w *state.Writer, calls <-chan *gateso
 	return &loop{
 		cfg: cfg, log: cfg.Log, metrics: cfg.Metrics, writer: w, calls: calls, links: links, sessions: sessions,
 		done: make(chan func(time.Time), 64), ledger: l, waiting: map[uint64]*gatesock.Call{},
-		executors: map[string]*executor{}, strays: map[string]bool{}, outbox: &session.Outbox{BootID: rand.Text()},
+		executors: map[string]*executor{}, strays: map[string]bool{}, parked: map[string]*parked{}, outbox: &session.Outbox{BootID: rand.Text()},
 	}
 }
 
@@ -127,6 +130,7 @@ func (l *loop) untilNext(now time.Time) time.Duration {
 	consider(l.book.Next())
 	consider(l.ledger.NextChange(now))
 	consider(l.nextSample)
+	consider(l.parkAt)
 	if !l.synced && len(l.waiting) > 0 && l.began.Add(firstList).After(now) {
 		consider(l.began.Add(firstList))
 	}
@@ -157,6 +161,9 @@ func (l *loop) tick(now time.Time) {
 	if !l.nextSample.IsZero() && !now.Before(l.nextSample) {
 		l.sample(now)
 	}
+	if !l.parkAt.IsZero() && !now.Before(l.parkAt) {
+		l.park(now)
+	}
 	l.checkAdmission(now)
 	if !l.flushAt.IsZero() && !now.Before(l.flushAt) {
 		l.flush(now)
@@ -179,6 +186,7 @@ func (l *loop) flush(now time.Time) {
 	l.dirty = false
 	l.sendState(now)
 	l.metrics.node(l.ledger, now)
+	l.metrics.parked(l.parked)
 	l.save()
 }
 

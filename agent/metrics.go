@@ -14,6 +14,7 @@ type Metrics struct {
 	Registry *prometheus.Registry
 
 	cpus, memory, leasedCPUs, leasedMemory, leasedGPUs prometheus.Gauge
+	waiting                                            prometheus.Gauge
 	evictions                                          *prometheus.CounterVec
 	eviction, delay                                    prometheus.Histogram
 	startups                                           *prometheus.HistogramVec
@@ -32,6 +33,7 @@ func NewMetrics(version string) *Metrics {
 		leasedCPUs:   gauge("gleaner_node_harvested_cpus", "Cores that executors hold."),
 		leasedMemory: gauge("gleaner_node_harvested_memory_bytes", "Memory that executors hold."),
 		leasedGPUs:   gauge("gleaner_node_harvested_gpus", "GPUs that executors hold."),
+		waiting:      gauge("gleaner_node_parked_sandboxes", "Sandboxes started ahead of demand that a lease could take."),
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gleaner_evictions_total", Help: "Executors ended for a Slurm job.",
 		}, []string{"reason"}),
@@ -49,7 +51,7 @@ func NewMetrics(version string) *Metrics {
 		Name: "gleaner_build_info", Help: "1, labelled with the version.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.Registry.MustRegister(info, m.cpus, m.memory, m.leasedCPUs, m.leasedMemory, m.leasedGPUs, m.evictions, m.eviction, m.delay, m.startups)
+	m.Registry.MustRegister(info, m.cpus, m.memory, m.leasedCPUs, m.leasedMemory, m.leasedGPUs, m.waiting, m.evictions, m.eviction, m.delay, m.startups)
 	return m
 }
 
@@ -69,8 +71,23 @@ func (m *Metrics) claim(took time.Duration, evicted int) {
 	}
 }
 
-func (m *Metrics) startup(took time.Duration) {
-	m.startups.WithLabelValues("cold").Observe(took.Seconds())
+// startup is warm from a parked sandbox, cold otherwise.
+func (m *Metrics) startup(took time.Duration, parked bool) {
+	path := "cold"
+	if parked {
+		path = "warm"
+	}
+	m.startups.WithLabelValues(path).Observe(took.Seconds())
+}
+
+func (m *Metrics) parked(all map[string]*parked) {
+	usable := 0
+	for _, p := range all {
+		if p.prepared && !p.ending {
+			usable++
+		}
+	}
+	m.waiting.Set(float64(usable))
 }
 
 func (m *Metrics) ended(e *executor) {

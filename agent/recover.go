@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -62,7 +63,7 @@ func (l *loop) restoreExecutor(s state.Executor, sameBoot bool, now time.Time) {
 		l.log.Error("predecessor's executor is unreadable", "error", err)
 		return
 	}
-	e := &executor{id: start.GetId(), start: start, asked: now, running: s.Since}
+	e := &executor{id: start.GetId(), box: cmp.Or(s.Box, start.GetId()), start: start, asked: now, running: s.Since}
 	cores, err := coreset.Parse(s.Cores)
 	gpus, err2 := coreset.Parse(s.GPUs)
 	if err == nil && err2 == nil && sameBoot {
@@ -107,6 +108,9 @@ func (l *loop) save() {
 			continue
 		}
 		saved := state.Executor{Start: start, Cores: held.Cores.String(), GPUs: held.GPUs.String(), Since: held.Since}
+		if e.box != e.id {
+			saved.Box = e.box
+		}
 		if e.ready != nil {
 			saved.Address, saved.Local, saved.Startup = e.ready.GetAddress(), e.ready.GetLocal(), int64(e.ready.GetStartup().AsDuration())
 		}
@@ -127,15 +131,17 @@ func (l *loop) listed(sandboxes []launcher.Sandbox, asked, now time.Time) {
 	var strays []string
 	var figures []*api.Usage_Executor
 	for _, s := range sandboxes {
-		e := l.executors[s.ID]
+		e := l.inBox(s.ID)
 		switch {
+		case l.parked[s.ID] != nil:
+			running[s.ID] = true
 		case e == nil:
 			strays = append(strays, s.ID)
 			l.strays[s.ID] = true
 		case s.Running || e.starting:
-			running[s.ID] = true
+			running[e.id] = true
 			e.cpu, e.peak = max(e.cpu, s.CPUNanos), max(e.peak, s.PeakBytes)
-			figures = append(figures, &api.Usage_Executor{Id: s.ID, CpuNanoseconds: s.CPUNanos, MemoryBytes: s.MemoryBytes})
+			figures = append(figures, &api.Usage_Executor{Id: e.id, CpuNanoseconds: s.CPUNanos, MemoryBytes: s.MemoryBytes})
 		}
 	}
 	if len(strays) > 0 {
@@ -148,6 +154,11 @@ func (l *loop) listed(sandboxes []launcher.Sandbox, asked, now time.Time) {
 			e.end(l.unwatched())
 			l.ledger.Condemn(e.id)
 			l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin)) // clears what may be left, and confirms
+		}
+	}
+	for id, p := range l.parked {
+		if !running[id] && !p.starting && p.since.Before(asked) {
+			l.unparked(id, now)
 		}
 	}
 	if len(figures) > 0 {

@@ -53,7 +53,9 @@ type Launcher struct {
 
 // Executor says where executors serve.
 type Executor struct {
-	Listen string `toml:"listen"` // "": the address that reaches the broker
+	Listen       string `toml:"listen"` // "": the address that reaches the broker
+	Parked       int    `toml:"parked"` // sandboxes started ahead of demand, 0 for none
+	ParkedMemory Memory `toml:"parked_memory"`
 }
 
 // Fabric chooses the carrier between nodes.
@@ -88,6 +90,7 @@ func defaultAgent() *Agent {
 			Metrics: "127.0.0.1:9095", LogLevel: "info",
 		},
 		Launcher: Launcher{Socket: "/run/gleaner/launch.sock"},
+		Executor: Executor{Parked: 1, ParkedMemory: 64 << 20},
 		Evict:    Evict{WarnTimeout: Duration(5 * time.Second), OrphanTimeout: Duration(2 * time.Minute)},
 	}
 }
@@ -129,6 +132,8 @@ func (c *Agent) validate(doc *document) {
 	doc.require(c.Broker.Address != "", "broker.address", "missing; write host:port of the broker")
 	doc.address("broker.address", c.Broker.Address, true)
 	doc.require(c.Executor.Listen == "" || net.ParseIP(c.Executor.Listen) != nil, "executor.listen", "%q is no IP address", c.Executor.Listen)
+	doc.require(c.Executor.Parked >= 0 && c.Executor.Parked <= 64, "executor.parked", "%d is out of range 0 to 64", c.Executor.Parked)
+	doc.require(c.Executor.ParkedMemory >= 32<<20, "executor.parked_memory", "want at least 32M")
 	doc.require(c.Evict.WarnTimeout >= Duration(time.Second), "evict.warn_timeout", "want at least 1s")
 	doc.require(c.Evict.OrphanTimeout >= Duration(time.Second), "evict.orphan_timeout", "want at least 1s")
 }

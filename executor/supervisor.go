@@ -192,9 +192,19 @@ func (s *supervisor) prepare(p *wire.Prepare) {
 		s.cfg.Log.Warn("worker not started ahead of its lease", "error", err)
 		return
 	}
-	if p.Provider != "none" {
-		s.worker.openFabric()
+	if p.Provider == "none" {
+		s.sayPrepared()
+		return
 	}
+	s.worker.openFabric()
+}
+
+func (s *supervisor) sayPrepared() {
+	if s.agent == nil || s.assign != nil {
+		return
+	}
+	_ = s.agent.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = jsonframe.Write(s.agent, wire.FromExecutor{Prepared: &wire.Prepared{}})
 }
 
 // unfit tells the agent that the assignment cannot be served.

@@ -101,6 +101,8 @@ func (s *supervisor) workerSays(m command) {
 			return
 		}
 		c.send(control.Attach{Key: m.key, Base: m.base, Address: m.address}.Encode(control.TypeAttached))
+	case opFabric:
+		s.sayPrepared()
 	case opWake:
 		s.quiet = 0
 		s.watch()

@@ -108,7 +108,7 @@ enum gf_op {
 	GF_OP_ATTACHED = 5,
 	GF_OP_WAKE = 6,
 	GF_OP_LOAD = 7,  /* the library's descriptor; text: symbol, cookie: lease, connection: job, slots: cores, address: executor */
-	GF_OP_FABRIC = 8 /* open the endpoint: a connection over it is to come */
+	GF_OP_FABRIC = 8 /* open the endpoint: a connection over it is to come; answered in kind, whether or not it could be opened */
 };
 
 enum { GF_ADDRESS_BYTES = 256, GF_TEXT_BYTES = 512 };

@@ -30,8 +30,9 @@ const DefaultDeadline = 950 * time.Millisecond
 type Plan struct {
 	Job      uint32
 	Kill     []string
-	Bytes    uint64 // that they give back
-	Reason   string // for the clients of those that go
+	Evicted  []string // of Kill those that a lease holds
+	Bytes    uint64   // that the evicted give back
+	Reason   string   // for the clients of those that go
 	Grace    time.Duration
 	Deadline time.Time // for the confirmation
 }
@@ -48,7 +49,10 @@ func New(hold ledger.Hold, victims []ledger.Executor, received time.Time, wanted
 	}
 	for _, v := range victims {
 		plan.Kill = append(plan.Kill, v.ID)
-		plan.Bytes += v.Memory
+		if !v.Parked {
+			plan.Evicted = append(plan.Evicted, v.ID)
+			plan.Bytes += v.Memory
+		}
 	}
 	return plan
 }

@@ -13,7 +13,7 @@ import (
 var at = time.Unix(1000, 0)
 
 func TestPlan(t *testing.T) {
-	victims := []ledger.Executor{{ID: "1-2", Memory: 5}, {ID: "1-1", Memory: 7}}
+	victims := []ledger.Executor{{ID: "1-2", Memory: 5}, {ID: "1-1", Memory: 7}, {ID: "parked-1", Memory: 3, Parked: true}}
 	tests := map[string]struct {
 		hold   ledger.Hold
 		wanted time.Duration
@@ -22,19 +22,19 @@ func TestPlan(t *testing.T) {
 	}{
 		"exact": {
 			hold: ledger.Hold{Job: 12, Cores: coreset.Range(0, 4), Memory: 512 << 20},
-			want: Plan{Job: 12, Kill: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 12 needed cores 0-3 and 512 MiB", Deadline: at.Add(DefaultDeadline)},
+			want: Plan{Job: 12, Kill: []string{"1-2", "1-1", "parked-1"}, Evicted: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 12 needed cores 0-3 and 512 MiB", Deadline: at.Add(DefaultDeadline)},
 		},
 		"blunt": {
 			hold: ledger.Hold{Job: 12, All: true}, wanted: time.Second,
-			want: Plan{Job: 12, Kill: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 12 needed the node, its cores are not known", Deadline: at.Add(DefaultDeadline)},
+			want: Plan{Job: 12, Kill: []string{"1-2", "1-1", "parked-1"}, Evicted: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 12 needed the node, its cores are not known", Deadline: at.Add(DefaultDeadline)},
 		},
 		"GPUs, capped grace": {
 			hold: ledger.Hold{Job: 3, GPUs: coreset.Of(1)}, wanted: time.Second, policy: Policy{Deadline: 2 * time.Second, MaxGrace: 5 * time.Millisecond},
-			want: Plan{Job: 3, Kill: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 3 needed GPUs 1", Grace: 5 * time.Millisecond, Deadline: at.Add(2 * time.Second)},
+			want: Plan{Job: 3, Kill: []string{"1-2", "1-1", "parked-1"}, Evicted: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 3 needed GPUs 1", Grace: 5 * time.Millisecond, Deadline: at.Add(2 * time.Second)},
 		},
 		"grace never eats the deadline": {
 			hold: ledger.Hold{Job: 3, GPUs: coreset.Of(1)}, wanted: time.Hour, policy: Policy{Deadline: time.Second, MaxGrace: time.Minute},
-			want: Plan{Job: 3, Kill: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 3 needed GPUs 1", Grace: 500 * time.Millisecond, Deadline: at.Add(time.Second)},
+			want: Plan{Job: 3, Kill: []string{"1-2", "1-1", "parked-1"}, Evicted: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 3 needed GPUs 1", Grace: 500 * time.Millisecond, Deadline: at.Add(time.Second)},
 		},
 	}
 	for name, test := range tests {

@@ -116,7 +116,16 @@ func (l *Ledger) Overlap(job uint32) []Executor {
 	}
 	slices.SortFunc(victims, func(a, b Executor) int { return l.cfg.Before(&a, &b) })
 	slices.SortFunc(rest, l.cfg.Before)
-	if room := l.cfg.Memory - l.jobMemory(); held > room {
+	room := l.cfg.Memory - l.jobMemory()
+	rest = slices.DeleteFunc(rest, func(e *Executor) bool { // those that nobody uses go first
+		if !e.Parked || held <= room {
+			return false
+		}
+		victims = append(victims, *e)
+		held -= e.Memory
+		return true
+	})
+	if held > room {
 		for _, e := range fewest(rest, held-room) {
 			victims = append(victims, *e)
 		}
@@ -203,8 +212,10 @@ func (l *Ledger) free() (cores coreset.Set, memory uint64, gpus coreset.Set) {
 		cores = cores.Minus(h.Cores)
 	}
 	for _, e := range l.executors {
-		cores, gpus = cores.Minus(e.Cores), gpus.Minus(e.GPUs)
-		used += e.Memory
+		if !e.Parked {
+			cores, gpus = cores.Minus(e.Cores), gpus.Minus(e.GPUs)
+			used += e.Memory
+		}
 	}
 	return cores, l.cfg.Memory - min(used, l.cfg.Memory), gpus
 }

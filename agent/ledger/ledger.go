@@ -3,7 +3,8 @@
 // started and after anything is claimed.
 //
 // What it promises:
-//   - Executors never share a core or a GPU, and what they hold never exceeds the node less its reserve.
+//   - Executors never share a core or a GPU, and what they hold never exceeds the node less its reserve. Parked sandboxes, which sleep,
+//     count as free to leases and as harvested to jobs.
 //   - Reserve never gives what a job holds. A claim is always accepted, whatever executors hold: Overlap then names those that have
 //     to go, and Clear says whether they are gone.
 //   - A job whose cores cannot be known holds every core and byte.
@@ -47,6 +48,7 @@ type Executor struct {
 	GPUs      coreset.Set
 	Since     time.Time
 	Condemned bool
+	Parked    bool // waits for a lease, asleep
 }
 
 // Hold is what one Slurm job holds, from its claim to its release. A suspended job holds all of it: slurmctld counts its cores as idle
@@ -146,6 +148,43 @@ func (l *Ledger) Reserve(id string, lease uint64, need Need, now time.Time) (Exe
 	}
 	l.executors[id] = e
 	return *e, nil
+}
+
+// Park books a core and memory for a sandbox that waits for a lease. It is not in a lease's way: Reserve gives its core and memory to
+// others, and Crowd then says whether it has to go. A job's claim meets it like any executor.
+func (l *Ledger) Park(id string, memory uint64, now time.Time) (Executor, error) {
+	if ok, why := l.Admitting(now); !ok {
+		return Executor{}, fmt.Errorf("node %w: %s", ErrNotAdmitting, why)
+	}
+	cores, free, _ := l.free()
+	if used := l.Parked().Memory + memory; cores.Empty() || free < used {
+		return Executor{}, fmt.Errorf("%w: parking needs a core and %d bytes; free are %d, %d", ErrNoRoom, used, cores.Len(), free)
+	}
+	e := &Executor{ID: id, Since: now, Memory: memory, Cores: cores.Highest(1), Parked: true}
+	l.executors[id] = e
+	return *e, nil
+}
+
+// Crowd names the parked sandboxes whose memory Reserve has given away, youngest first.
+func (l *Ledger) Crowd() []string {
+	held := l.jobMemory() + l.cfg.ReserveMemory
+	var waiting []*Executor
+	for _, e := range l.executors {
+		held += e.Memory
+		if e.Parked && !e.Condemned {
+			waiting = append(waiting, e)
+		}
+	}
+	slices.SortFunc(waiting, youngestFirst)
+	var ids []string
+	for _, e := range waiting {
+		if held <= l.cfg.Memory {
+			break
+		}
+		ids = append(ids, e.ID)
+		held -= e.Memory
+	}
+	return ids
 }
 
 // Adopt enters an executor that a predecessor of this agent started. It fails when another executor holds one of its cores or GPUs; a job's hold

@@ -34,10 +34,18 @@ func (l *Ledger) Slurm() Totals {
 	return Totals{min(cores.Len()+count, l.cfg.Cores), l.jobMemory(), gpus.Len()}
 }
 
-// Leased is what executors hold, condemned ones included.
-func (l *Ledger) Leased() Totals {
+// Leased is what executors hold, condemned ones included, parked ones not.
+func (l *Ledger) Leased() Totals { return l.sum(false) }
+
+// Parked is what parked sandboxes hold, condemned ones included.
+func (l *Ledger) Parked() Totals { return l.sum(true) }
+
+func (l *Ledger) sum(parked bool) Totals {
 	var t Totals
 	for _, e := range l.executors {
+		if e.Parked != parked {
+			continue
+		}
 		t.Cores += e.Cores.Len()
 		t.Memory += e.Memory
 		t.GPUs += e.GPUs.Len()

@@ -33,7 +33,8 @@ type State struct {
 
 // Executor is one that was started and not seen to end.
 type Executor struct {
-	Start   []byte    `json:"start"` // the broker's Start, encoded
+	Start   []byte    `json:"start"`         // the broker's Start, encoded
+	Box     string    `json:"box,omitempty"` // its sandbox, where that is not named like it
 	Cores   string    `json:"cores"`
 	GPUs    string    `json:"gpus,omitempty"`
 	Since   time.Time `json:"since"`

@@ -7,6 +7,7 @@
 //	   Hello  ─────────────▶
 //	          ◀─────────────  Prepare    to a parked executor only: a lease will follow, load what takes time
 //	          ◀─────────────  Assign     at once, or later for a parked executor; repeated after a reconnect
+//	  Prepared ────────────▶
 //	   Ready  ─────────────▶             listening; repeated after a reconnect
 //	          ◀─────────────  Revoke     the sandbox is killed right after: tell the clients why, wait for nothing
 package executor
@@ -15,9 +16,10 @@ import "time"
 
 // FromExecutor is one frame to the agent; exactly one field is set.
 type FromExecutor struct {
-	Hello  *Hello  `json:"hello,omitempty"`
-	Ready  *Ready  `json:"ready,omitempty"`
-	Failed *Failed `json:"failed,omitempty"`
+	Hello    *Hello    `json:"hello,omitempty"`
+	Prepared *Prepared `json:"prepared,omitempty"`
+	Ready    *Ready    `json:"ready,omitempty"`
+	Failed   *Failed   `json:"failed,omitempty"`
 }
 
 // FromAgent is one frame to the executor; exactly one field is set.
@@ -37,6 +39,9 @@ type Prepare struct {
 type Hello struct {
 	ID string `json:"id"`
 }
+
+// Prepared answers Prepare when nothing is left to load.
+type Prepared struct{}
 
 // Assign gives a lease to the executor.
 type Assign struct {

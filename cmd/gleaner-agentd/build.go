@@ -86,6 +86,7 @@ func describe(c *config.Agent) (*agent.Config, error) {
 		Provider: c.Fabric.Provider, ListenHost: c.Executor.Listen,
 		OrphanTimeout: time.Duration(c.Evict.OrphanTimeout), WarnTimeout: time.Duration(c.Evict.WarnTimeout),
 		ThreadsPerCore: 1, MemoryByCores: c.Node.JobMemory == "share",
+		Parking: agent.Parking{Count: c.Executor.Parked, Memory: uint64(c.Executor.ParkedMemory)},
 	}
 	cores := c.Node.CPUs
 	whole := cores == 0 || cores == m.CPUs || cores == len(m.Cores)

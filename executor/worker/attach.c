@@ -138,7 +138,10 @@ void worker_commands(struct worker *w) {
 	w->seen_commands = atomic_load(&w->state->commands);
 	while (receive(w, &in, fds)) {
 		if (in.op == GF_OP_LOAD) worker_load(w, &in, fds[0]);
-		if (in.op == GF_OP_FABRIC) worker_open_fabric(w, in.text, sizeof in.text); /* an attachment reports failure */
+		if (in.op == GF_OP_FABRIC) {
+			worker_open_fabric(w, in.text, sizeof in.text); /* an attachment reports failure */
+			worker_tell(w, &in);
+		}
 		if (in.op == GF_OP_ATTACH) attach(w, &in, fds);
 		if (in.op == GF_OP_DETACH && in.connection < GF_MAX_CONNECTIONS) detach(w, &w->connections[in.connection]);
 		for (int i = 0; i < RING_FDS; i++) {

@@ -40,6 +40,7 @@ type Options struct {
 	MemoryMiB int      // per node; 0 means 4000
 	GPUs      int      // fake devices per node; 0 means 2, negative none
 	Without   []string // roles not started, such as "agentd" or "brokerd"
+	Parked    int      // sandboxes that each agent keeps ahead of demand, default 0
 	SlurmConf []string // lines added to slurm.conf
 	// StateMiB puts the broker's state and that of each agent on a file system of this size of its own, so that it can be filled; 0 means
 	// plain folders.

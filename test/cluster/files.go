@@ -281,6 +281,7 @@ socket = %q
 
 [executor]
 listen = "127.0.0.1"
+parked = %d
 `, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), c.StateDir("agentd/"+node),
-		c.Broker(), c.MungeSocket(), c.LaunchSocket(node))
+		c.Broker(), c.MungeSocket(), c.LaunchSocket(node), c.Parked)
 }

@@ -27,6 +27,7 @@ type spec struct {
 	MemoryMiB int      `json:"memory_mib"`
 	GPUs      int      `json:"gpus"`
 	Without   []string `json:"without"`
+	Parked    int      `json:"parked,omitempty"`
 	Lines     []string `json:"slurm_conf"`
 	StateMiB  int      `json:"state_mib,omitempty"`
 	DaemonEnv []string `json:"daemon_env,omitempty"`
@@ -50,7 +51,7 @@ func newSpec(o Options) (*spec, error) {
 	}
 	s := &spec{
 		Dir: dir, Build: o.Build, Name: clusterName(dir), Nodes: o.Nodes, Mode: o.Mode, CPUs: o.CPUs, MemoryMiB: o.MemoryMiB,
-		GPUs: o.GPUs, Without: o.Without, Lines: o.SlurmConf, StateMiB: o.StateMiB, DaemonEnv: o.Env,
+		GPUs: o.GPUs, Without: o.Without, Lines: o.SlurmConf, StateMiB: o.StateMiB, DaemonEnv: o.Env, Parked: o.Parked,
 	}
 	s.fill()
 	return s, s.validate()

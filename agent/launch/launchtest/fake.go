@@ -22,6 +22,7 @@ type Fake struct {
 	boxes   map[string]*launcher.Sandbox
 	stuck   map[string]bool
 	refusal error
+	fixed   bool
 	pid     int
 	kills   [][]string
 }
@@ -38,6 +39,13 @@ func (f *Fake) Refuse(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.refusal = err
+}
+
+// RefuseResize makes every Resize fail, or not.
+func (f *Fake) RefuseResize(fixed bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fixed = fixed
 }
 
 // Stick makes Kill fail to end the sandbox: it stays until Unstick.
@@ -112,6 +120,8 @@ func (f *Fake) Resize(_ context.Context, spec launcher.Spec) error {
 	switch {
 	case b == nil:
 		return fmt.Errorf("sandbox %s does not exist", spec.ID)
+	case f.fixed:
+		return fmt.Errorf("sandbox %s cannot be resized", spec.ID)
 	case b.Spec.UID != spec.UID || b.Spec.GID != spec.GID:
 		return fmt.Errorf("sandbox %s is another user's", spec.ID)
 	}

@@ -34,6 +34,7 @@ func run(verb string, args []string) error {
 	flags.StringVar(&o.Dir, "dir", defaultDir, "the cluster's folder")
 	flags.StringVar(&o.Build, "build", "", "prefix with Gleaner's binaries (default build/ beside go.mod)")
 	flags.IntVar(&o.Nodes, "nodes", 4, "number of nodes")
+	flags.IntVar(&o.Parked, "parked", 0, "sandboxes that each agent keeps ahead of demand")
 	flags.StringVar((*string)(&o.Mode), "mode", string(cluster.Virtual), "virtual or cgroup")
 	flags.StringVar(&without, "without", "", "roles that are not started: agentd, brokerd, launch, gate, hook")
 	_ = flags.Parse(args)
