@@ -1,0 +1,253 @@
+package invoke
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gleaner-hpc/gleaner/bench"
+	"github.com/gleaner-hpc/gleaner/fabric"
+)
+
+const (
+	never       = time.Nanosecond // a budget that ends at once
+	floodDepth  = 16
+	streamBytes = 1 << 20
+	streamDepth = 2 // large slots of a connection
+)
+
+// Run measures all that cfg asks for. What was measured before an error is returned with it.
+func Run(ctx context.Context, cfg Config) (*Result, error) {
+	r := &Result{Schema: "gleaner-bench-invoke/1"}
+	var err error
+	for _, carrier := range cfg.Carriers {
+		for _, phase := range []string{"hot", "warm"} {
+			if err == nil {
+				err = r.phase(ctx, &cfg, carrier, phase)
+			}
+		}
+	}
+	r.Machine = bench.Here()
+	return r, err
+}
+
+// bench is one executor with its callers, and the bare carrier.
+type setup struct {
+	executor *local
+	bare, c  *program
+	conn     *fabric.Conn
+}
+
+func (s *setup) close() {
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+	for _, p := range []*program{s.bare, s.c} {
+		if p != nil {
+			p.stop()
+		}
+	}
+	if s.executor != nil {
+		s.executor.stop()
+	}
+}
+
+func prepare(ctx context.Context, cfg *Config, carrier string, spin time.Duration) (*setup, error) {
+	s := &setup{}
+	bare := []string{"ring"}
+	if carrier == "ofi" {
+		bare = []string{"ofi", cfg.Provider, cfg.Host}
+	}
+	err := s.open(ctx, cfg, carrier, spin, bare)
+	if err != nil {
+		s.close()
+		return nil, fmt.Errorf("prepare %s: %w", carrier, err)
+	}
+	return s, nil
+}
+
+func (s *setup) open(ctx context.Context, cfg *Config, carrier string, spin time.Duration, bare []string) error {
+	var err error
+	if s.bare, err = startProgram(ctx, cfg.Wire, bare...); err != nil {
+		return err
+	}
+	if s.executor, err = startLocal(ctx, cfg); err != nil {
+		return err
+	}
+	e := s.executor.endpoint
+	if s.conn, err = fabric.Dial(ctx, e, s.executor.code, fabric.Options{Carrier: carrier, Provider: cfg.Provider, BufferBytes: bufferBytes, Spin: spin}); err != nil {
+		return err
+	}
+	passport, err := s.executor.passport()
+	if err != nil {
+		return err
+	}
+	s.c, err = startProgram(ctx, cfg.Wire, "call", e.Address, e.Local, carrier, cfg.Provider, passport, cfg.Function, "echo", strconv.FormatInt(int64(spin), 10), strconv.Itoa(bufferBytes))
+	return err
+}
+
+// series gathers one measurement over all turns.
+type series struct {
+	samples []uint32
+	rates   []float64
+	allocs  float64
+}
+
+func (s *series) add(samples []uint32, rounds int, total time.Duration) {
+	s.samples = append(s.samples, samples...)
+	s.rates = append(s.rates, float64(rounds)/total.Seconds())
+}
+
+func (s *series) times() Times {
+	sorted := slices.Sorted(slices.Values(s.samples))
+	if len(sorted) == 0 {
+		return Times{}
+	}
+	at := func(q float64) uint32 { return sorted[max(int(math.Ceil(q*float64(len(sorted)))), 1)-1] }
+	return Times{Samples: len(sorted), P50: at(0.5), P99: at(0.99), P999: at(0.999)}
+}
+
+// rate is the median of the turns'.
+func (s *series) rate() float64 {
+	sorted := slices.Sorted(slices.Values(s.rates))
+	if len(sorted) == 0 {
+		return 0
+	}
+	return math.Round(sorted[len(sorted)/2])
+}
+
+// rounds gives larger payloads fewer round trips.
+func rounds(most, bytes int) int { return max(most*64/max(64, bytes/16), 50) }
+
+func (r *Result) phase(ctx context.Context, cfg *Config, carrier, phase string) error {
+	mode, spin, most := modeSpin, cfg.Spin, cfg.Rounds
+	if phase == "warm" {
+		mode, spin, most = modeBlock, never, max(cfg.Rounds/10, 50)
+	}
+	s, err := prepare(ctx, cfg, carrier, spin)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for _, size := range cfg.Sizes {
+		if cfg.Progress != nil {
+			cfg.Progress(fmt.Sprintf("%s, %s, %d bytes", carrier, phase, size))
+		}
+		var bare, c, golang series
+		for range cfg.Turns {
+			if err := s.turn(ctx, job{size, rounds(most, size), mode, 1}, &bare, &c, &golang); err != nil {
+				return fmt.Errorf("%s, %s, %d bytes: %w", carrier, phase, size, err)
+			}
+		}
+		r.pair(Row{Carrier: carrier, What: phase, Caller: "C", Bytes: size, InFlight: 1}, &c, &bare)
+		r.pair(Row{Carrier: carrier, What: phase, Caller: "Go", Bytes: size, InFlight: 1, Allocs: golang.allocs}, &golang, &bare)
+	}
+	if phase == "warm" {
+		return nil
+	}
+	return r.floods(s, cfg, carrier)
+}
+
+// turn measures bare, C and Go one after the other.
+func (s *setup) turn(ctx context.Context, j job, bare, c, golang *series) error {
+	for _, m := range []struct {
+		p  *program
+		to *series
+	}{{s.bare, bare}, {s.c, c}} {
+		samples, total, err := m.p.run(j)
+		if err != nil {
+			return err
+		}
+		m.to.add(samples, j.rounds, total)
+	}
+	return s.fromGo(ctx, j, golang)
+}
+
+func (s *setup) fromGo(ctx context.Context, j job, to *series) error {
+	input, result := make([]byte, j.bytes), make([]byte, j.bytes)
+	samples := make([]uint32, 0, j.rounds)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	begin := time.Now()
+	last := time.Duration(0)
+	for range j.rounds {
+		if _, err := s.conn.Invoke(ctx, input, result, 0); err != nil {
+			return err
+		}
+		end := time.Since(begin)
+		samples = append(samples, uint32(min(end-last, math.MaxUint32)))
+		last = end
+	}
+	runtime.ReadMemStats(&after)
+	to.allocs = math.Floor(float64(after.Mallocs-before.Mallocs) / float64(j.rounds))
+	to.add(samples, j.rounds, last)
+	return nil
+}
+
+// floods measures many in flight, and bandwidth.
+func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
+	var many, stream, bare series
+	for range cfg.Turns {
+		for _, m := range []struct {
+			p  *program
+			j  job
+			to *series
+		}{
+			{s.c, job{64, cfg.Rounds * 10, modeSpin, floodDepth}, &many},
+			{s.c, job{streamBytes, max(cfg.Rounds/50, 50), modeStream, streamDepth}, &stream},
+			{s.bare, job{streamBytes, max(cfg.Rounds/50, 50), modeStream, streamDepth}, &bare},
+		} {
+			if m.p == s.bare && carrier == "ring" {
+				continue // in place: nothing is moved
+			}
+			_, total, err := m.p.run(m.j)
+			if err != nil {
+				return fmt.Errorf("%s, %d in flight: %w", carrier, m.j.inFlight, err)
+			}
+			m.to.add(nil, m.j.rounds, total)
+		}
+	}
+	r.pair(Row{Carrier: carrier, What: "in-flight", Caller: "C", Bytes: 64, InFlight: floodDepth}, &many, &series{})
+	r.pair(Row{Carrier: carrier, What: "bandwidth", Caller: "C", Bytes: streamBytes, InFlight: streamDepth}, &stream, &bare)
+	return nil
+}
+
+// pair books a measurement beside its baseline.
+func (r *Result) pair(row Row, measured, bare *series) {
+	row.Measured, row.Bare, row.Rate, row.BareRate = measured.times(), bare.times(), measured.rate(), bare.rate()
+	row.Ratio = bench.Ratio(float64(row.Measured.P50), float64(row.Bare.P50))
+	if row.Measured.Samples == 0 {
+		row.Ratio = bench.Ratio(row.Rate, row.BareRate)
+	}
+	row.Bound, row.Within = judge(&row)
+	r.Rows = append(r.Rows, row)
+}
+
+// judge gives the bound that the project holds a measurement to: of the ratio; for many in flight of the rate.
+func judge(r *Row) (bound float64, within bool) {
+	switch {
+	case r.What == "bandwidth" && r.Carrier == "ofi":
+		return 0.9, r.Ratio >= 0.9
+	case r.What == "in-flight" && r.Carrier == "ring":
+		return 2e6, r.Rate >= 2e6
+	case r.Measured.Samples == 0:
+		return 0, true
+	case r.What == "warm" && r.Caller == "C":
+		bound = 1.15
+	case r.What == "hot" && r.Carrier == "ring" && r.Bytes == 64:
+		bound = map[string]float64{"C": 1.5, "Go": 4}[r.Caller]
+		if r.Allocs > 0 {
+			return bound, false
+		}
+	case r.What == "hot" && r.Carrier == "ofi" && r.Caller == "C" && (r.Bytes == 64 || r.Bytes == 4096):
+		bound = 1.05
+	case r.What == "hot" && r.Carrier == "ofi" && r.Caller == "C" && r.Bytes == 1<<20:
+		bound = 1.1
+	}
+	return bound, bound == 0 || r.Ratio <= bound
+}
