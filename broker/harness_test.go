@@ -115,6 +115,7 @@ type world struct {
 	rec   *records
 	dir   string
 	addr  *bufconn.Listener
+	b     *Broker
 	stop  func()
 
 	broken bool // Run may return an error
@@ -144,7 +145,7 @@ func (w *world) start(configure func(*Config)) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.addr = bufconn.Listen(1 << 20)
+	w.b, w.addr = b, bufconn.Listen(1<<20)
 	server := grpc.NewServer(ServerOptions(identity.None{})...)
 	b.Serve(server)
 	ctx, cancel := context.WithCancel(context.Background())

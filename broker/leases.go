@@ -36,13 +36,20 @@ func (b *Broker) Acquire(ctx context.Context, q *api.AcquireRequest) (*api.Lease
 	r, denied := b.cfg.request(caller, q)
 	var answer *api.Lease
 	if denied == nil {
-		err = b.call(ctx, func(s *state, now time.Time) error {
-			var l *lease.Lease
-			if l, denied = s.admit(now, r); denied != nil {
-				return denied.err
-			}
-			answer = wireLease(l)
-			return nil
+		err = b.attempt(ctx, &step{
+			reply: make(chan error, 1),
+			do: func(s *state, now time.Time) error {
+				var l *lease.Lease
+				if l, denied = s.admit(now, r); denied != nil {
+					return denied.err
+				}
+				answer = wireLease(l)
+				return nil
+			},
+			// A lease of which its holder has not heard would hold executors for a whole ttl.
+			undo: func(s *state, now time.Time) {
+				s.table.End(now, answer.Id, api.EndReason_RELEASED, "could not be stored")
+			},
 		})
 	}
 	if denied != nil {
@@ -51,6 +58,13 @@ func (b *Broker) Acquire(ctx context.Context, q *api.AcquireRequest) (*api.Lease
 	}
 	if err != nil {
 		return nil, err
+	}
+	if ctx.Err() != nil {
+		b.post(func(s *state, now time.Time) error {
+			s.table.End(now, answer.Id, api.EndReason_RELEASED, "its holder went away before it was told of it")
+			return nil
+		})
+		return nil, status.FromContextError(ctx.Err()).Err()
 	}
 	b.cfg.Log.Info("lease admitted", "lease", answer.Id, "uid", caller.UID, "executors", r.Executors, "job", r.Job)
 	return answer, nil

@@ -20,7 +20,8 @@ var errStopping = status.Error(codes.Unavailable, "the broker is stopping")
 // step is one change of state. Its answer leaves after the commit.
 type step struct {
 	do    func(s *state, now time.Time) error
-	reply chan error // buffered by one; nil when nobody waits
+	undo  func(s *state, now time.Time) // when do went well and its effects could not be stored; may be nil
+	reply chan error                    // buffered by one; nil when nobody waits
 	err   error
 }
 
@@ -33,7 +34,10 @@ type observed struct {
 
 // call has a step done and waits until it is committed.
 func (b *Broker) call(ctx context.Context, do func(s *state, now time.Time) error) error {
-	st := &step{do: do, reply: make(chan error, 1)}
+	return b.attempt(ctx, &step{do: do, reply: make(chan error, 1)})
+}
+
+func (b *Broker) attempt(ctx context.Context, st *step) error {
 	select {
 	case b.steps <- st:
 	case <-ctx.Done():
@@ -136,6 +140,9 @@ func (b *Broker) finish(err error, batch []*step) {
 		err = status.Errorf(codes.Unavailable, "the broker cannot write its state: %v", err)
 	}
 	for _, st := range batch {
+		if err != nil && st.err == nil && st.undo != nil {
+			st.undo(b.state, b.cfg.Now())
+		}
 		if st.reply == nil {
 			continue
 		}

@@ -238,6 +238,11 @@ func TestStateCannotBeWritten(t *testing.T) {
 	if s := status.Convert(err); s.Code() != codes.Unavailable || !strings.Contains(s.Message(), "cannot write its state") {
 		t.Errorf("acquire: %v", err)
 	}
+	leases := 0
+	_ = w.b.call(w.ctx(), func(s *state, _ time.Time) error { leases, _ = s.table.Counts(); return nil })
+	if leases != 1 {
+		t.Errorf("%d leases live; that of the failed acquire is nobody's", leases)
+	}
 	w.clock.advance(time.Second)
 	if n := n1.count(); n != 1 {
 		t.Errorf("%d executors, one was promised", n)

@@ -31,9 +31,14 @@ func (s *state) observe(now time.Time, o *observed) {
 	before := s.view
 	s.view, s.viewBegan, s.viewError = o.view, o.began, ""
 	if before == o.view {
+		s.viewAge = o.began.Sub(s.viewFirst)
+		for _, n := range s.nodes {
+			s.pushJobs(n) // an agent may hold what slurmctld has not named for long
+		}
 		s.endJobs(now, o.began)
 		return
 	}
+	s.viewFirst, s.viewAge = o.began, 0
 	s.jobs = make(map[uint32]*slurmctld.Job, len(o.view.Jobs))
 	shares := map[string][]*api.JobHold{}
 	for i := range o.view.Jobs {
@@ -102,7 +107,7 @@ func (s *state) pushJobs(n *node) {
 	push := &api.SlurmJobs{Jobs: n.shares}
 	push.Harvestable, push.WhyNot = n.harvestable(s.view)
 	push.Vacate = n.slurm != nil && n.slurm.Vacate()
-	as := timestamppb.New(s.view.AsOf)
+	as := timestamppb.New(s.view.AsOf.Add(s.viewAge))
 	if n.pushed != nil {
 		push.AsOf = n.pushed.AsOf
 		if proto.Equal(push, n.pushed) && (sameJobs(n.shares, n.state.GetJobs()) || proto.Equal(as, n.pushed.AsOf)) {

@@ -38,6 +38,8 @@ type state struct {
 
 	view      *slurmctld.View // nil while slurmctld cannot be read
 	viewBegan time.Time       // when the question for it was sent
+	viewFirst time.Time       // when the question was sent that brought it
+	viewAge   time.Duration   // for how long slurmctld has said since that nothing has changed
 	viewError string
 	jobs      map[uint32]*slurmctld.Job // of the view
 

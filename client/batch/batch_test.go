@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -233,6 +234,34 @@ func TestRunReplacesALostLease(t *testing.T) {
 	got, err = runPlan(t, inputs(t, dir, "a", "b", "c", "d"), filepath.Join(dir, "x{index}"),
 		&fakeLease{why: expired}, &fakeLease{why: expired}, &fakeLease{why: expired})
 	if !errors.Is(err, client.ErrEnded) || got.Left != 4 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// A map that is under way waits for its broker to come back, one that has not begun does not.
+func TestRunWaitsForItsBroker(t *testing.T) {
+	dir := t.TempDir()
+	plan, err := NewPlan(inputs(t, dir, "a", "b"), filepath.Join(dir, "{index}"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired, released := &client.EndedError{Lease: 7, Reason: api.EndReason_EXPIRED}, 0
+	answers := []any{&fakeLease{lives: 1, why: expired, released: &released}, client.ErrUnreachable, &fakeLease{lives: 1, released: &released}}
+	acquire := func(context.Context) (Lease, error) {
+		answer := answers[0]
+		answers = answers[1:]
+		if err, failed := answer.(error); failed {
+			return nil, err
+		}
+		return answer.(*fakeLease), nil
+	}
+	got, err := Run(t.Context(), Config{Plan: plan, Patience: time.Minute, Acquire: acquire})
+	if err != nil || got.OK != 2 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	answers = []any{client.ErrUnreachable}
+	plan.Items = inputs(t, dir, "c")
+	if got, err = Run(t.Context(), Config{Plan: plan, Patience: time.Minute, Acquire: acquire}); !errors.Is(err, client.ErrUnreachable) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -26,6 +26,8 @@ type Config struct {
 	Plan    *Plan
 	Acquire func(ctx context.Context) (Lease, error) // called again when a lease was lost through no fault of the tasks
 	Each    func(Item, error)                        // after each task that ended, for the progress bar; may be nil
+	// Patience is how long a map that is under way waits for a broker that has gone away; 0 means not at all.
+	Patience time.Duration
 	// FailEmpty makes an empty result a failure: the way in which a function, whose ABI has no error code, refuses its input.
 	FailEmpty bool
 }
@@ -113,9 +115,28 @@ func replaceable(err error) bool {
 	return false
 }
 
+// acquire obtains a lease. The first attempt of a map fails at once when there is no broker; later ones are patient.
+func (r *run) acquire(ctx context.Context) (Lease, error) {
+	began := time.Now()
+	for {
+		lease, err := r.Acquire(ctx)
+		if r.summary.Lease == 0 || !errors.Is(err, client.ErrUnreachable) || time.Since(began) >= r.Patience {
+			return lease, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(reachAgain):
+		}
+	}
+}
+
+// reachAgain is the time between two attempts.
+const reachAgain = 200 * time.Millisecond
+
 // once runs what is pending on one lease.
 func (r *run) once(ctx context.Context) error {
-	lease, err := r.Acquire(ctx)
+	lease, err := r.acquire(ctx)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -102,6 +103,9 @@ func (a *app) plan(f *mapFlags, inputs []string) (*batch.Plan, error) {
 	return batch.NewPlan(items, f.out, f.force)
 }
 
+// brokerPatience is longer than the restart of a broker takes.
+const brokerPatience = time.Minute
+
 // execute runs the plan; a plan with nothing to do needs no broker.
 func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Request, failEmpty bool) (batch.Summary, error) {
 	if len(plan.Items) == 0 {
@@ -122,7 +126,7 @@ func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Requ
 	defer stop()
 	done := 0
 	return batch.Run(ctx, batch.Config{
-		Plan: plan, FailEmpty: failEmpty,
+		Plan: plan, FailEmpty: failEmpty, Patience: brokerPatience,
 		Acquire: func(ctx context.Context) (batch.Lease, error) {
 			stop()
 			lease, err := broker.Acquire(ctx, request)
