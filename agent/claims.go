@@ -19,6 +19,11 @@ import (
 // call handles one frame of gate or hook.
 func (l *loop) call(c *gatesock.Call) {
 	f, now := c.Frame, time.Now()
+	if f.Kind != gate.Ping && l.left.after(c) {
+		l.log.Debug("frame of a job that has left since", "job", f.Job, "kind", f.Kind)
+		c.Answer(gate.Done, 0)
+		return
+	}
 	switch f.Kind {
 	case gate.Ping:
 		c.Answer(gate.Done, 0)
@@ -57,6 +62,7 @@ func (l *loop) quiet() uint16 {
 
 func (l *loop) release(c *gatesock.Call, now time.Time) {
 	job := c.Frame.Job
+	l.left.note(c, now)
 	if l.ledger.Release(job, now) {
 		l.log.Debug("job has left", "job", job)
 		l.record(&api.AgentMessage{Message: &api.AgentMessage_JobEnded{JobEnded: &api.JobEnded{JobId: job}}})

@@ -95,6 +95,7 @@ func (l *loop) startExecutor(s *api.Start, now time.Time) {
 	err := checkStart(s)
 	var held ledger.Executor
 	if err == nil {
+		l.lookAround(now)
 		held, err = l.ledger.Reserve(s.GetId(), s.GetLeaseId(), ledger.Need{Cores: int(s.GetCores()), Memory: s.GetMemoryBytes(), GPUs: int(s.GetGpus())}, now)
 	}
 	if err != nil {

@@ -116,6 +116,12 @@ func (s *scanner) Look() jobs.Found {
 	return s.found
 }
 
+func (s *scanner) set(found jobs.Found) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.found = found
+}
+
 // node is an agent with everything around it.
 type node struct {
 	t      testing.TB

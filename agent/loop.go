@@ -44,6 +44,8 @@ type loop struct {
 	ledger    *ledger.Ledger
 	book      evict.Book
 	waiting   map[uint64]*gatesock.Call // by ticket
+	left      departures
+	looking   bool // again, for jobs that have claimed nothing
 	ticket    uint64
 	executors map[string]*executor
 	parked    map[string]*parked

@@ -15,10 +15,11 @@ const (
 	rememberRelease = 10 * time.Minute
 )
 
-// doubt is a job that slurmctld names and that nobody has claimed; its cores are not known.
+// doubt is a job that slurmctld names, or that is seen to run here, and that nobody has claimed; its cores are not known.
 type doubt struct {
 	hold  Hold
 	until time.Time
+	seen  bool // here; slurmctld's silence means nothing
 }
 
 // Report is what slurmctld says runs on the node, and what of Slurm's is seen to run here.
@@ -55,8 +56,8 @@ func (l *Ledger) Reconcile(r Report, now time.Time) []Change {
 			changes = append(changes, Change{h.Job, false})
 		}
 	}
-	for job := range l.doubts {
-		if !named[job] {
+	for job, d := range l.doubts {
+		if !named[job] && !d.seen {
 			delete(l.doubts, job)
 		}
 	}
@@ -86,7 +87,7 @@ func (l *Ledger) learn(h Hold, asOf, now time.Time) bool {
 		return true
 	}
 	if _, doubted := l.doubts[h.Job]; !doubted {
-		l.doubts[h.Job] = doubt{h, now.Add(claimWithin)}
+		l.doubts[h.Job] = doubt{h, now.Add(claimWithin), false}
 	}
 	return false
 }

@@ -110,6 +110,13 @@ func (p *player) play(words []string) []string {
 		return p.overlap(hold.Job)
 	case "release":
 		return []string{fmt.Sprint(p.l.Release(hold.Job, p.now))}
+	case "seen":
+		local := map[uint32]bool{}
+		for _, word := range words[1:] {
+			job, _ := strconv.Atoi(word)
+			local[uint32(job)] = true
+		}
+		return []string{fmt.Sprint(p.l.Seen(local, p.now))}
 	case "settle":
 		return []string{fmt.Sprint(p.l.Settle(p.now))}
 	case "report":
