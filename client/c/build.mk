@@ -16,9 +16,8 @@ $(BUILD)/lib/libgleaner.so: $(LIBGLEANER)
 $(BUILD)/include/gleaner.h $(BUILD)/include/gleaner.f90: $(BUILD)/include/%: client/c/%
 	@install -D -m 0644 $< $@
 
-$(BUILD)/lib/pkgconfig/gleaner.pc: client/c/gleaner.pc.in
-	@mkdir -p $(@D)
-	@sed 's|@PREFIX@|$(PREFIX)|' $< >$@
+$(BUILD)/lib/pkgconfig/gleaner.pc: client/c/gleaner.pc
+	@install -D -m 0644 $< $@
 
 BUILD_TARGETS += $(LIBGLEANER) $(BUILD)/lib/libgleaner.so $(BUILD)/include/gleaner.h $(BUILD)/include/gleaner.f90 $(BUILD)/lib/pkgconfig/gleaner.pc
 
