@@ -30,6 +30,7 @@ type client struct {
 	out   chan []byte // frames to send; closed by the supervisor
 
 	id       uint32
+	arrival  uint64 // grows with each connection
 	accept   control.Accept
 	spinNS   int64
 	admitted bool
@@ -206,6 +207,11 @@ func receiveCode(in io.Reader, size, limit uint64) (*os.File, [sha256.Size]byte,
 	if _, err := io.CopyN(io.MultiWriter(file, sum), in, int64(size)); err != nil {
 		_ = file.Close()
 		return nil, digest, fmt.Errorf("receive library: %w", err)
+	}
+	// Its digest holds for every worker that loads it, also after one that would write to it.
+	if err := seal(file, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE); err != nil {
+		_ = file.Close()
+		return nil, digest, err
 	}
 	return file, [sha256.Size]byte(sum.Sum(nil)), nil
 }

@@ -22,13 +22,26 @@ type ending struct {
 	text   string
 }
 
-// diagnose says why a worker ended. doomed is why the supervisor has killed it, if it has; guard says that the function wrote
-// behind its result buffer.
-func diagnose(status syscall.WaitStatus, doomed *ending, guard bool) ending {
+// What a function wrote to and may not; they mirror GF_FAULT_ of fabric/wire.h.
+const (
+	faultResult = 1
+	faultState  = 2
+)
+
+// overwritten is the end of a worker whose function wrote to the page that it shares with the supervisor.
+func overwritten() ending {
+	return ending{kind: kindCrashed, text: "the function wrote over its executor's state"}
+}
+
+// diagnose says why a worker ended. doomed is why the supervisor has killed it, if it has; fault is what the function wrote to and
+// may not.
+func diagnose(status syscall.WaitStatus, doomed *ending, fault uint32) ending {
 	switch {
 	case doomed != nil:
 		return *doomed
-	case status.Signaled() && guard && status.Signal() == syscall.SIGSEGV:
+	case status.Exited() && fault == faultState:
+		return overwritten()
+	case status.Signaled() && fault == faultResult && status.Signal() == syscall.SIGSEGV:
 		return ending{kind: kindResultTooLarge, text: "the function wrote behind its result buffer"}
 	case status.Signaled() && status.Signal() == syscall.SIGKILL:
 		return ending{kind: kindCrashed, signal: uint32(syscall.SIGKILL), text: "killed, most likely for exceeding the executor's memory"}

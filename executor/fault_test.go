@@ -64,6 +64,41 @@ func storm(t *testing.T, c *fabric.Conn, random *rand.Rand, text string) {
 }
 
 // TestAgentComesBack: the executor serves without its agent, finds it again and says Ready again; it ends without one.
+// TestOverwrittenState: a function that writes over what its worker shares with the supervisor gets an error that says so, and the
+// executor serves the next client.
+func TestOverwrittenState(t *testing.T) {
+	for _, carrier := range carriers {
+		t.Run(carrier, func(t *testing.T) {
+			b := start(t, "functions.so")
+			c := b.connect(fabric.Options{Carrier: carrier})
+			_, err := c.Invoke(within(t), []byte("fgleaner-state\x00"), make([]byte, 64), time.Second)
+			if !errors.Is(err, &fabric.FunctionError{Kind: fabric.Crashed}) {
+				t.Errorf("got %v, want that it crashed", err)
+			}
+			again := b.connect(fabric.Options{Carrier: carrier})
+			echo(t, again, 100)
+			result := make([]byte, 64)
+			if n, err := again.Invoke(within(t), []byte("t"), result, time.Second); err != nil || string(result[:n]) != "0" {
+				t.Errorf("the function cut %q of its files short, %v", result[:n], err)
+			}
+			echo(t, again, 100)
+		})
+	}
+}
+
+// TestHalfOpen: connections that say nothing keep nobody out.
+func TestHalfOpen(t *testing.T) {
+	b := start(t, "functions.so")
+	for range 200 {
+		silent, err := net.Dial("tcp", b.ready.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = silent.Close() }()
+	}
+	echo(t, b.connect(fabric.Options{Carrier: "ofi"}), 100)
+}
+
 func TestAgentComesBack(t *testing.T) {
 	b := start(t, "functions.so", func(a *wire.Assign) { a.OrphanTimeout = 300 * time.Millisecond })
 	c := b.connect(fabric.Options{})

@@ -16,6 +16,9 @@ import (
 // admitConnection gives a new connection an id and its reader and writer.
 func (s *supervisor) admitConnection(conn net.Conn) {
 	id, ok := s.freeID()
+	if !ok && s.dropSilent() {
+		id, ok = s.freeID()
+	}
 	if !ok {
 		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		_, _ = conn.Write(control.Refused(refusedConnections, "this executor has as many connections as it takes"))
@@ -23,10 +26,26 @@ func (s *supervisor) admitConnection(conn net.Conn) {
 		return
 	}
 	_, local := conn.(*net.UnixConn)
-	c := &client{conn: conn, local: local, id: id, out: make(chan []byte, noticeQueue)}
+	s.arrivals++
+	c := &client{conn: conn, local: local, id: id, arrival: s.arrivals, out: make(chan []byte, noticeQueue)}
 	s.clients[id] = c
 	s.group.Go(c.write)
 	s.group.Go(func() { c.read(s.codeLimit.Load, s.post) })
+}
+
+// dropSilent lets the longest-standing connection go that has shown no token yet, so that strangers who connect and say nothing
+// keep nobody out.
+func (s *supervisor) dropSilent() bool {
+	var oldest *client
+	for _, c := range s.clients {
+		if !c.admitted && (oldest == nil || c.arrival < oldest.arrival) {
+			oldest = c
+		}
+	}
+	if oldest != nil {
+		s.drop(oldest)
+	}
+	return oldest != nil
 }
 
 // freeID gives out ids in turn, so that one is used again late, and never the one whose request is running.

@@ -57,6 +57,9 @@ func newSharedPage() (*sharedPage, error) {
 	if err := file.Truncate(int64(size)); err != nil {
 		return nil, fmt.Errorf("size state page: %w", err)
 	}
+	if err := seal(file, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW); err != nil { // a shorter one would be a fault in the supervisor
+		return nil, err
+	}
 	memory, err := unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map state page: %w", err)
@@ -75,6 +78,14 @@ func memfd(name string) (*os.File, error) {
 		return nil, fmt.Errorf("create memfd %s: %w", name, err)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// seal fixes what is named, and the set of seals.
+func seal(file *os.File, what int) error {
+	if _, err := unix.FcntlInt(file.Fd(), unix.F_ADD_SEALS, what|unix.F_SEAL_SEAL); err != nil {
+		return fmt.Errorf("seal memfd %s: %w", file.Name(), err)
+	}
+	return nil
 }
 
 // running is the request that the worker has begun and not ended, and its deadline on the monotonic clock, 0 for none.

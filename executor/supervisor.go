@@ -39,12 +39,13 @@ type supervisor struct {
 	ready     *wire.Ready
 	listeners []net.Listener
 
-	clients map[uint32]*client
-	nextID  uint32
-	code    *os.File
-	worker  *worker
-	station station
-	idle    int // crashes in a row without a request to blame
+	clients  map[uint32]*client
+	nextID   uint32
+	arrivals uint64
+	code     *os.File
+	worker   *worker
+	station  station
+	idle     int // crashes in a row without a request to blame
 
 	ticker   *time.Timer // runs while a request with a deadline may run, or a library loads
 	quiet    int         // ticks without a deadline

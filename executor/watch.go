@@ -166,10 +166,13 @@ func (s *supervisor) exited(e exit) {
 	w.kill() // what the function has started in its process group
 	s.worker = nil
 	s.ticker.Stop()
-	end := diagnose(e.status, w.doomed, w.state.faultGuard.Load() != 0)
+	end := diagnose(e.status, w.doomed, w.state.faultGuard.Load())
 	victim := w.victim
 	if r, _, _, running := w.state.running(); victim == nil && running {
 		victim = &r
+	}
+	if victim != nil && (w.victim == nil || end.kind == kindDeadline) && !s.serves(victim.connection) {
+		victim, end = nil, overwritten()
 	}
 	if !w.loading {
 		s.cfg.Log.Warn("worker ended before it was needed", "status", int(e.status))
@@ -201,6 +204,12 @@ func (s *supervisor) exited(e exit) {
 	s.notify(w, victim, end)
 	w.close()
 	s.start()
+}
+
+// serves reports whether a request can be of that connection, as the page that its worker writes says it is.
+func (s *supervisor) serves(connection uint32) bool {
+	c := s.clients[connection]
+	return c != nil && c.attached
 }
 
 // notify tells each client how its running request ended, or that none of its was running.

@@ -78,6 +78,7 @@ _Static_assert(GF_RING_ENTRIES > GF_MAX_TOTAL, "ring holds all requests in fligh
  * compare-and-swap; the supervisor condemns a request that is over its deadline by the same means, so that exactly one of
  * them decides how it ended. */
 enum { GF_RUNNING = 1, GF_CONDEMNED = 2, GF_GENERATION = 4 };
+enum { GF_FAULT_RESULT = 1, GF_FAULT_STATE = 2 }; /* what the function wrote to and may not: behind a result buffer, this page */
 
 struct gf_state {
 	_Atomic uint64_t run;
@@ -87,7 +88,7 @@ struct gf_state {
 	_Atomic int64_t deadline; /* same clock, 0 for none */
 	_Atomic uint32_t loaded;  /* the function's symbol is resolved */
 	_Atomic uint32_t fault_signal;
-	_Atomic uint32_t fault_guard; /* 1 when the fault was behind a result buffer */
+	_Atomic uint32_t fault_guard; /* GF_FAULT_..., 0 for neither */
 	_Atomic uint32_t wake_asleep; /* supervisor sleeps: tell it when a request with a deadline begins */
 	_Atomic uint32_t commands;    /* grows with each command on the socket */
 	uint32_t reserved;

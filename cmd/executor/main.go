@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gleaner-hpc/gleaner/executor"
 )
 
@@ -33,7 +35,28 @@ func run() error {
 	flag.StringVar(&cfg.SelfDir, "self", "", "folder of the Unix control socket (default /run/gleaner/self)")
 	flag.DurationVar(&cfg.LoadTimeout, "load-timeout", 0, "time that a library's constructors may take (default 10s)")
 	flag.Parse()
+	if os.Getpid() == 1 {
+		if err := shield(); err != nil {
+			return err
+		}
+		return executor.Run(context.Background(), cfg)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	return executor.Run(ctx, cfg)
+}
+
+// shield keeps the sandbox's first process out of reach of the functions, which run as the same user: its memory and descriptors
+// cannot be opened, and signals do nothing. Only the launcher ends it, with SIGKILL from outside.
+func shield() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("close own memory to functions: %w", err)
+	}
+	ignored := make(chan os.Signal, 1) // never read: what is sent is dropped
+	for s := syscall.Signal(1); s < 65; s++ {
+		if s != syscall.SIGKILL && s != syscall.SIGSTOP && s != syscall.SIGCHLD && s != syscall.SIGURG && s != syscall.SIGPROF {
+			signal.Notify(ignored, s)
+		}
+	}
+	return nil
 }

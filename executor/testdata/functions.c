@@ -38,6 +38,21 @@ uint32_t run(void *args, uint32_t size, void *result) {
 	case 'p': { /* process id */
 		return (uint32_t)sprintf(result, "%d", getpid());
 	}
+	case 'f': { /* fills every page of its own that is named like the rest of the input */
+		char line[512], rights[8];
+		unsigned long from, to;
+		FILE *f = fopen("/proc/self/maps", "r");
+		while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+			if (strstr(line, in + 1) != NULL && sscanf(line, "%lx-%lx %7s", &from, &to, rights) == 3 && rights[1] == 'w') memset((void *)from, 0xff, to - from);
+		}
+		if (f != NULL) fclose(f);
+		return 0;
+	}
+	case 't': { /* cuts all its open files short, and says how many it could */
+		int count = 0;
+		for (int i = 3; i < 64; i++) count += ftruncate(i, 0) == 0;
+		return (uint32_t)sprintf(result, "%d", count);
+	}
 	case 'm': { /* resident memory in KiB, from /proc */
 		FILE *f = fopen("/proc/self/statm", "r");
 		long total = 0, resident = 0;

@@ -90,7 +90,7 @@ static void on_fault(int number, siginfo_t *info, void *context) {
 	atomic_store(&faulting->state->fault_signal, (uint32_t)number);
 	for (int i = 0; number == SIGSEGV && i < GF_MAX_CONNECTIONS; i++) {
 		struct connection *c = &faulting->connections[i];
-		if (c->used && gf_view_behind_result(&c->view, info->si_addr)) atomic_store(&faulting->state->fault_guard, 1);
+		if (c->used && gf_view_behind_result(&c->view, info->si_addr)) atomic_store(&faulting->state->fault_guard, GF_FAULT_RESULT);
 	}
 	signal(number, SIG_DFL);
 	if (info->si_code <= 0) raise(number); /* sent, not caused by an instruction */

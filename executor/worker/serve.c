@@ -31,11 +31,16 @@ static void begin(struct worker *w, struct connection *c, const struct request *
 	}
 }
 
-/* end takes the run back; a request that the supervisor has condemned meanwhile never ends here. */
+/* end takes the run back; a request that the supervisor has condemned meanwhile never ends here. Anything else in its place is the
+ * function's writing. */
 static void end(struct worker *w) {
 	uint64_t running = w->generation | GF_RUNNING;
 
 	if (!atomic_compare_exchange_strong(&w->state->run, &running, w->generation + GF_GENERATION)) {
+		if (running != (w->generation | GF_RUNNING | GF_CONDEMNED)) {
+			atomic_store(&w->state->fault_guard, GF_FAULT_STATE);
+			_exit(1);
+		}
 		for (;;) pause();
 	}
 	w->generation += GF_GENERATION;
@@ -112,10 +117,10 @@ static void serve_message(struct worker *w, struct gf_ofi_received *r) {
 		return;
 	}
 	if ((m.flags & GF_MESSAGE_INLINE) != 0) memcpy(c->view.request[m.slot], r->payload, m.size);
-	gf_ofi_done(w->ofi, r->index);
 	struct request q = {.seq = m.seq, .slot = m.slot, .size = m.size, .cap = m.cap, .timeout = m.timeout};
 	uint32_t status = execute(w, c, &q, &m.size);
 	reply_ofi(w, c, &m, status);
+	gf_ofi_done(w->ofi, r->index); /* after the reply, which somebody waits for */
 }
 
 int serve_ofi(struct worker *w) {
