@@ -147,7 +147,8 @@ func mounts(s launcher.Spec, libexec, agent, self, names string) []*configs.Moun
 	tmpfs := func(path string, flags int, options string) *configs.Mount {
 		return &configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: path, Flags: flags, Data: options}
 	}
-	size := fmt.Sprintf("mode=1777,size=%d", tmpBytes(s))
+	// An empty file costs memory too, about 1 KiB that no size counts.
+	size := fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d", tmpBytes(s), max(tmpBytes(s)>>12, 1024))
 	all := []*configs.Mount{
 		{Device: "proc", Source: "proc", Destination: "/proc", Flags: quiet | unix.MS_NOEXEC},
 		tmpfs("/dev", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=755,size=64k"),
