@@ -82,7 +82,7 @@ type Request struct {
 type TaskOptions struct {
 	Timeout          time.Duration // of one run of the function; 0 means none
 	Retries          int           // further runs after the function itself failed; 0 means none
-	ExecutorFailures int           // runs that may be lost to executors that failed (evictions do not count); 0 means 20
+	ExecutorFailures int           // runs that may be lost to executors that failed (evictions do not count); 0 means 5
 	Depth            int           // tasks at an executor at a time, one running and the rest ready behind it; 0 means 2
 }
 

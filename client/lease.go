@@ -292,11 +292,15 @@ func (l *Lease) arrive(ctx context.Context, e *api.Executor) {
 	})
 }
 
+// maxLoadKills bounds how often an executor that nobody evicts may be killed while it loads the library.
+const maxLoadKills = 3
+
 // steady is how long a connection lasts that counts as one that worked.
 const steady = 5 * time.Second
 
 // serve holds an executor from its arrival to its end, connecting again as long as the broker says that it lives.
 func (l *Lease) serve(ctx context.Context, known *acquaintance) {
+	kills := 0
 	for failures := 0; ctx.Err() == nil; failures++ {
 		l.mu.Lock()
 		e, rewatch := known.executor, l.rewatch
@@ -313,9 +317,11 @@ func (l *Lease) serve(ctx context.Context, known *acquaintance) {
 			return
 		}
 		var function *FunctionError
-		if errors.As(err, &function) && function.Signal != int(syscall.SIGKILL) {
-			l.pool.fail(err) // the library cannot be used: no executor will do better
-			return
+		if errors.As(err, &function) {
+			if kills++; function.Signal != int(syscall.SIGKILL) || kills == maxLoadKills {
+				l.pool.fail(err) // the library cannot be used: no executor will do better
+				return
+			}
 		}
 		if stale(err) && rewatch != nil {
 			rewatch()

@@ -19,7 +19,7 @@ import (
 // Config bounds what the machine does.
 type Config struct {
 	Depth            int // tasks given to one executor at a time, running or waiting behind; 0 means 2
-	ExecutorFailures int // attempts that a task may lose to executors that failed, before it fails; 0 means 20
+	ExecutorFailures int // attempts that a task may lose to executors that failed, before it fails; 0 means 5
 	Retries          int // attempts again after the function itself failed; 0 means none
 }
 
@@ -85,7 +85,7 @@ func New(c Config) *Machine {
 		c.Depth = 2
 	}
 	if c.ExecutorFailures <= 0 {
-		c.ExecutorFailures = 20
+		c.ExecutorFailures = 5
 	}
 	return &Machine{config: c, tasks: map[uint64]*task{}, charged: map[string][]uint64{}}
 }
