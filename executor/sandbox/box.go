@@ -37,6 +37,7 @@ type box struct {
 	pid       int
 	log       *os.File // nil when adopted
 	pidfd     *os.File
+	mounts    *os.File // keeps the mount namespace when the last process has gone; nil when it could not be opened
 
 	resizing sync.Mutex
 
@@ -148,8 +149,18 @@ func (m *Manager) launch(b *box) error {
 		return err
 	}
 	b.pidfd, err = openPidfd(b.pid)
+	b.keepMounts()
 	return err
 }
+
+// keepMounts holds the sandbox's mount namespace. Otherwise the last process would take it apart before it is seen to be dead, a
+// millisecond each and one sandbox after the other, while a job waits; so wipe does it once the kill has been answered.
+func (b *box) keepMounts() {
+	b.mounts, _ = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", b.pid))
+}
+
+// dropMounts lets the file systems go, and what is in them with the memory that they hold.
+func (b *box) dropMounts() { _ = b.mounts.Close() }
 
 func (m *Manager) process(b *box) *libcontainer.Process {
 	spec := b.current()
@@ -210,6 +221,7 @@ func (b *box) abandon() {
 		if b.pidfd != nil {
 			_ = b.pidfd.Close()
 		}
+		b.dropMounts()
 	default:
 	}
 }
@@ -231,11 +243,12 @@ func (m *Manager) watch(b *box) {
 		}
 		_ = b.pidfd.Close()
 		m.settle(b)
+		close(b.dead)
+		end.Ended = now()
+		m.yield(b)
 		note := b.note()
 		end.Started, end.OOM, end.CPUNanos = note.Started, b.group.oomKills() > 0, b.used(note)
 		_, end.PeakBytes = b.group.memory()
-		close(b.dead)
-		end.Ended = now()
 		m.complain(b, end)
 		m.wipe(b)
 		select {
@@ -255,6 +268,7 @@ func (m *Manager) settle(b *box) {
 			m.cfg.Log.Warn("memory is still charged", "task", b.id)
 			return
 		}
+		b.dropMounts() // what was written to /tmp is charged until it is unmounted
 		b.group.kill()
 		select {
 		case <-m.closed:
@@ -263,6 +277,35 @@ func (m *Manager) settle(b *box) {
 		}
 	}
 }
+
+// yield lets the kills under way be answered before the remains of a killed sandbox are removed, which takes the kernel longer than
+// the kill itself.
+func (m *Manager) yield(b *box) {
+	b.mu.Lock()
+	asked := b.doomed
+	b.mu.Unlock()
+	if !asked {
+		return
+	}
+	limit := time.NewTimer(yieldMost)
+	defer limit.Stop()
+	select {
+	case <-m.calm():
+	case <-limit.C:
+		return
+	case <-m.closed:
+		return
+	}
+	select {
+	case <-time.After(yieldLeast):
+	case <-m.closed:
+	}
+}
+
+const (
+	yieldLeast = 5 * time.Millisecond   // from a kill to the answer at the gate
+	yieldMost  = 200 * time.Millisecond // for kills of others
+)
 
 func exitStatus(state *os.ProcessState) (code, signal int) {
 	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
@@ -299,6 +342,7 @@ func (m *Manager) wipe(b *box) {
 	if b.log != nil {
 		_ = b.log.Close()
 	}
+	b.dropMounts()
 	if err := m.erase(b.id, b.group); err != nil {
 		m.cfg.Log.Error("clean up sandbox", "task", b.id, "error", err)
 	}

@@ -25,10 +25,17 @@ func (m *Manager) Kill(ctx context.Context, ids ...string) ([]string, error) {
 		ctx, cancel = context.WithTimeout(ctx, time.Second)
 		defer cancel()
 	}
+	defer m.kill()()
 	ended := make([]bool, len(ids))
-	var wg sync.WaitGroup
+	boxes := make([]*box, len(ids))
 	for i, id := range ids {
-		if b := m.find(id); b != nil {
+		if boxes[i] = m.find(id); boxes[i] != nil {
+			boxes[i].strike()
+		}
+	}
+	var wg sync.WaitGroup
+	for i, b := range boxes {
+		if b != nil {
 			wg.Go(func() { ended[i] = b.end(ctx) })
 		} else {
 			ended[i] = true
@@ -44,12 +51,53 @@ func (m *Manager) Kill(ctx context.Context, ids ...string) ([]string, error) {
 	return remaining, nil
 }
 
-// end kills the box, again and again until it is dead; one that is just starting as soon as it has started.
-func (b *box) end(ctx context.Context) bool {
+// kill notes that a kill is under way until what it returns is called.
+func (m *Manager) kill() (over func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.kills == 0 {
+		m.calmed = make(chan struct{})
+	}
+	m.kills++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if m.kills--; m.kills == 0 {
+			close(m.calmed)
+		}
+	}
+}
+
+// calm is closed when no kill is under way.
+func (m *Manager) calm() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calmed
+}
+
+// strike kills the first process, whose death is everybody's in its pid namespace: no list has to be read for it. It takes
+// microseconds, so that the last of many sandboxes is struck as soon as the first.
+func (b *box) strike() {
 	b.mu.Lock()
 	b.doomed = true
 	b.mu.Unlock()
-	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	select {
+	case <-b.ready:
+	default:
+		return
+	}
+	if b.pidfd == nil {
+		return
+	}
+	if raw, err := b.pidfd.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+}
+
+// end kills the box, again and again until it is dead; one that is just starting as soon as it has started.
+func (b *box) end(ctx context.Context) bool {
+	b.strike()
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		select {
 		case <-b.ready:
 			b.group.kill()
@@ -107,9 +155,11 @@ func (m *Manager) load(id string) (*box, error) {
 	if b.pidfd, err = openPidfd(b.pid); err != nil {
 		return nil, err
 	}
+	b.keepMounts()
 	// Only now that the descriptor holds the process can its identity be checked for good.
 	if status, err := b.container.Status(); err != nil || status != libcontainer.Running && status != libcontainer.Paused {
 		_ = b.pidfd.Close()
+		b.dropMounts()
 		return nil, fmt.Errorf("not running: %v, %w", status, err)
 	}
 	close(b.ready)

@@ -88,8 +88,10 @@ type Manager struct {
 	closed chan struct{}
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex
-	boxes map[string]*box
+	mu     sync.Mutex
+	boxes  map[string]*box
+	kills  int           // under way
+	calmed chan struct{} // closed when there is none
 }
 
 // Supported says what this process lacks to make sandboxes, nil when nothing.
@@ -116,7 +118,8 @@ func New(cfg Config) (*Manager, error) {
 	if err := Supported(); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, exits: make(chan launcher.Exited, 1024), closed: make(chan struct{}), boxes: map[string]*box{}}
+	m := &Manager{cfg: cfg, exits: make(chan launcher.Exited, 1024), closed: make(chan struct{}), boxes: map[string]*box{}, calmed: make(chan struct{})}
+	close(m.calmed)
 	if err := m.prepare(); err != nil {
 		m.unlock()
 		return nil, err
