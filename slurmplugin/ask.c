@@ -38,6 +38,8 @@ const char *gl_verdict_text(enum gl_verdict v)
 		return "agent could not free everything";
 	case GL_GARBAGE:
 		return "agent gave no sensible answer";
+	case GL_EMPTY:
+		return "nothing is left, though the agent did not confirm it";
 	}
 	return "unknown verdict";
 }
@@ -124,14 +126,34 @@ static enum gl_verdict next(int fd, struct inbox *in, struct gl_frame *f, size_t
 	}
 }
 
-static enum gl_verdict converse(int fd, enum gl_kind until, int64_t ack, int64_t done, uint32_t *evicted)
+/* How long Done may take before the cgroups are looked at, and again between two looks. */
+enum { LOOK_MS = 20 };
+
+/* Like next, but looks now and then whether there is still anything to wait for. */
+static enum gl_verdict next_or_empty(int fd, struct inbox *in, struct gl_frame *f, size_t *used, int64_t deadline, gl_empty *empty,
+				     const struct gl_settings *s)
+{
+	for (;;) {
+		int64_t look = gl_monotonic_ms() + LOOK_MS;
+		if (empty == NULL || look >= deadline)
+			return next(fd, in, f, used, deadline);
+		enum gl_verdict v = next(fd, in, f, used, look);
+		if (v != GL_NO_ACK)
+			return v;
+		if (empty(s))
+			return GL_EMPTY;
+	}
+}
+
+static enum gl_verdict converse(int fd, enum gl_kind until, int64_t ack, int64_t done, gl_empty *empty, const struct gl_settings *s,
+				uint32_t *evicted)
 {
 	struct inbox in = {.len = 0};
 	struct gl_frame f;
 	size_t used = 0;
-	bool acked = false;
+	bool acked = false, quiet = false;
 	for (;;) {
-		enum gl_verdict v = next(fd, &in, &f, &used, acked ? done : ack);
+		enum gl_verdict v = next_or_empty(fd, &in, &f, &used, acked ? done : ack, quiet ? empty : NULL, s);
 		if (v == GL_NO_ACK)
 			return acked ? GL_NO_DONE : GL_NO_ACK;
 		if (v != GL_OK)
@@ -141,6 +163,7 @@ static enum gl_verdict converse(int fd, enum gl_kind until, int64_t ack, int64_t
 		if (f.kind != GL_DONE && (f.kind != GL_ACK || acked))
 			return GL_GARBAGE;
 		acked = true;
+		quiet = (f.flags & GL_FLAG_QUIET) != 0;
 		if (f.kind == GL_DONE || until == GL_ACK) {
 			if (evicted != NULL)
 				*evicted = f.evicted;
@@ -149,7 +172,7 @@ static enum gl_verdict converse(int fd, enum gl_kind until, int64_t ack, int64_t
 	}
 }
 
-enum gl_verdict gl_ask(const struct gl_settings *s, const struct gl_frame *f, enum gl_kind until, uint32_t *evicted)
+enum gl_verdict gl_ask(const struct gl_settings *s, const struct gl_frame *f, enum gl_kind until, gl_empty *empty, uint32_t *evicted)
 {
 	uint8_t out[GL_FRAME_MAX];
 	int64_t start = gl_monotonic_ms(), ack = start + s->ack_ms, done = start + s->done_ms;
@@ -161,7 +184,7 @@ enum gl_verdict gl_ask(const struct gl_settings *s, const struct gl_frame *f, en
 	if (v == GL_OK)
 		v = send_all(fd, out, size, ack);
 	if (v == GL_OK)
-		v = converse(fd, until, ack, done, evicted);
+		v = converse(fd, until, ack, done, empty, s, evicted);
 	if (fd >= 0)
 		close(fd);
 	return v;

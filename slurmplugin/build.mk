@@ -13,12 +13,12 @@ SLURMPLUGIN_SANITIZE := -O1 -fsanitize=address,undefined -fno-sanitize-recover=a
 
 SPANK_GLEANER := $(BUILD)/lib/slurm/spank_gleaner.so
 GLEANER_HOOK := $(BUILD)/libexec/gleaner/hook
-SLURMPLUGIN_TESTS := $(addprefix $(BUILD)/ctest/,frame_test settings_test ask_test force_test)
+SLURMPLUGIN_TESTS := $(addprefix $(BUILD)/ctest/,frame_test settings_test options_test ask_test force_test)
 
 BUILD_TARGETS += $(SPANK_GLEANER) $(GLEANER_HOOK)
 C_TESTS += $(SLURMPLUGIN_TESTS)
 
-$(SPANK_GLEANER): slurmplugin/spank/gleaner.c slurmplugin/spank/remote.c slurmplugin/spank/exports.map $(SLURMPLUGIN_SHARED) $(SLURMPLUGIN_HEADERS) $(SLURM_HEADERS)
+$(SPANK_GLEANER): slurmplugin/spank/gleaner.c slurmplugin/spank/options.c slurmplugin/spank/remote.c slurmplugin/options.c slurmplugin/spank/exports.map $(SLURMPLUGIN_SHARED) $(SLURMPLUGIN_HEADERS) $(SLURM_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(GLEANER_PLUGIN_CFLAGS) $(SLURM_CFLAGS) -fPIC -shared -Wl,--version-script=slurmplugin/spank/exports.map -Wl,-z,relro \
 		-o $@ $(filter %.c,$^)
@@ -27,6 +27,6 @@ $(GLEANER_HOOK): slurmplugin/hook/hook.c $(SLURMPLUGIN_SHARED) $(SLURMPLUGIN_HEA
 	@mkdir -p $(@D)
 	$(CC) $(GLEANER_PLUGIN_CFLAGS) -static -o $@ $(filter %.c,$^)
 
-$(SLURMPLUGIN_TESTS): $(BUILD)/ctest/%: slurmplugin/ctest/%.c $(SLURMPLUGIN_SHARED) $(SLURMPLUGIN_HEADERS)
+$(SLURMPLUGIN_TESTS): $(BUILD)/ctest/%: slurmplugin/ctest/%.c slurmplugin/options.c $(SLURMPLUGIN_SHARED) $(SLURMPLUGIN_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(GLEANER_PLUGIN_CFLAGS) $(SLURMPLUGIN_SANITIZE) -pthread -o $@ $(filter %.c,$^)

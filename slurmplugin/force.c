@@ -225,3 +225,15 @@ bool gl_force(const struct gl_settings *s, const char *mountinfo, struct gl_forc
 	result->ms = (unsigned)(gl_monotonic_ms() - start);
 	return readable && result->left == 0;
 }
+
+bool gl_force_nothing_left(const struct gl_settings *s, const char *mountinfo)
+{
+	struct forest f = {.count = 0};
+	struct gl_force ignored = {.left = 0};
+	if (!find_trees(&f, s, mountinfo))
+		return false;
+	unsigned left = over(&f, count_one, &ignored);
+	for (unsigned i = 0; i < f.count; i++)
+		close(f.trees[i]);
+	return left == 0;
+}

@@ -18,4 +18,7 @@ struct gl_force {
  * at most s->force_ms. Returns true when nothing is left. */
 bool gl_force(const struct gl_settings *s, const char *mountinfo, struct gl_force *result);
 
+/* Says whether no process is harvested on this node; false when that cannot be seen. */
+bool gl_force_nothing_left(const struct gl_settings *s, const char *mountinfo);
+
 #endif

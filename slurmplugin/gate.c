@@ -2,14 +2,21 @@
 
 #include <stdio.h>
 
+static const char mounts[] = "/proc/self/mountinfo";
+
+static bool nothing_left(const struct gl_settings *s)
+{
+	return gl_force_nothing_left(s, mounts);
+}
+
 struct gl_outcome gl_gate(const struct gl_settings *s, const struct gl_frame *claim)
 {
 	struct gl_outcome o = {.evicted = 0};
-	o.verdict = gl_ask(s, claim, GL_DONE, &o.evicted);
-	o.freed = o.verdict == GL_OK;
+	o.verdict = gl_ask(s, claim, GL_DONE, nothing_left, &o.evicted);
+	o.freed = o.verdict == GL_OK || o.verdict == GL_EMPTY;
 	if (!o.freed) {
 		o.forced = true;
-		o.freed = gl_force(s, "/proc/self/mountinfo", &o.force);
+		o.freed = gl_force(s, mounts, &o.force);
 	}
 	return o;
 }

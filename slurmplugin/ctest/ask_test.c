@@ -18,10 +18,19 @@ struct agent {
 static char folder[] = "/tmp/gleaner-ask-XXXXXX";
 static struct gl_settings settings;
 
-static int reply(int fd, enum gl_kind kind, int cut)
+static gl_empty *empty; /* what the next talk has at hand */
+static int looks;
+
+static bool at_third_look(const struct gl_settings *s)
+{
+	(void)s;
+	return ++looks == 3;
+}
+
+static int reply(int fd, enum gl_kind kind, uint16_t flags, int cut)
 {
 	uint8_t buf[GL_FRAME_MAX];
-	struct gl_frame f = {.kind = (uint16_t)kind, .evicted = 3};
+	struct gl_frame f = {.kind = (uint16_t)kind, .flags = flags, .evicted = 3};
 	size_t n = gl_frame_encode(&f, buf, sizeof buf);
 	for (size_t i = 0; i < (cut ? n / 2 : n); i++) { /* byte by byte: the reader has to put it together */
 		if (send(fd, buf + i, 1, MSG_NOSIGNAL) != 1)
@@ -39,11 +48,12 @@ static void *serve(void *arg)
 	ssize_t n = recv(fd, buf, sizeof buf, 0);
 	for (const char *step = a->script; n > 0 && *step != '\0'; step++) {
 		switch (*step) {
-		case 'a': reply(fd, GL_ACK, 0); break;
-		case 'd': reply(fd, GL_DONE, 0); break;
-		case 'f': reply(fd, GL_FAILED, 0); break;
-		case 'p': reply(fd, GL_PING, 0); break;
-		case 'c': reply(fd, GL_ACK, 1); break;
+		case 'a': reply(fd, GL_ACK, 0, 0); break;
+		case 'q': reply(fd, GL_ACK, GL_FLAG_QUIET, 0); break;
+		case 'd': reply(fd, GL_DONE, 0, 0); break;
+		case 'f': reply(fd, GL_FAILED, 0, 0); break;
+		case 'p': reply(fd, GL_PING, 0, 0); break;
+		case 'c': reply(fd, GL_ACK, 0, 1); break;
 		case 'g': (void)!send(fd, "HTTP/1.1 400 Bad Request\r\n", 26, MSG_NOSIGNAL); break;
 		case 'h': (void)!recv(fd, &end, 1, 0); break; /* hang until the other side gives up */
 		}
@@ -72,7 +82,7 @@ static void talk(const char *what, const char *script, enum gl_kind until, enum 
 	uint32_t evicted = 0;
 	pthread_create(&thread, NULL, serve, &a);
 	int64_t start = gl_monotonic_ms();
-	enum gl_verdict got = gl_ask(&settings, &claim, until, &evicted);
+	enum gl_verdict got = gl_ask(&settings, &claim, until, empty, &evicted);
 	int64_t ms = gl_monotonic_ms() - start;
 	pthread_join(thread, NULL);
 	close(a.listener);
@@ -85,9 +95,9 @@ static void talk(const char *what, const char *script, enum gl_kind until, enum 
 static void nobody(void)
 {
 	unlink(settings.socket);
-	OK(gl_ask(&settings, &claim, GL_DONE, NULL) == GL_NO_AGENT, "no socket");
+	OK(gl_ask(&settings, &claim, GL_DONE, NULL, NULL) == GL_NO_AGENT, "no socket");
 	close(listen_at(settings.socket, 1));
-	OK(gl_ask(&settings, &claim, GL_DONE, NULL) == GL_NO_AGENT, "a socket that nobody serves");
+	OK(gl_ask(&settings, &claim, GL_DONE, NULL, NULL) == GL_NO_AGENT, "a socket that nobody serves");
 	int fd = listen_at(settings.socket, 0), stuck[8];
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	memcpy(addr.sun_path, settings.socket, strlen(settings.socket) + 1);
@@ -96,7 +106,7 @@ static void nobody(void)
 		(void)!connect(stuck[i], (struct sockaddr *)&addr, sizeof addr);
 	}
 	int64_t start = gl_monotonic_ms();
-	OK(gl_ask(&settings, &claim, GL_DONE, NULL) == GL_NO_ACK, "a full queue");
+	OK(gl_ask(&settings, &claim, GL_DONE, NULL, NULL) == GL_NO_ACK, "a full queue");
 	OK(gl_monotonic_ms() - start < 500, "a full queue costs the first deadline only");
 	for (int i = 0; i < 8; i++)
 		close(stuck[i]);
@@ -124,6 +134,13 @@ int main(void)
 	talk("garbage", "g", GL_DONE, GL_GARBAGE, 0, 400);
 	talk("a question for an answer", "p", GL_DONE, GL_GARBAGE, 0, 400);
 	talk("two acks", "aad", GL_DONE, GL_GARBAGE, 0, 400);
+	empty = at_third_look;
+	talk("nothing is left, nothing is being started", "qh", GL_DONE, GL_EMPTY, 60, 240);
+	OK(looks == 3, "looked %d times", looks);
+	looks = 0;
+	talk("something may be being started", "ah", GL_DONE, GL_NO_DONE, 250, 600);
+	talk("done is sooner than a look", "qd", GL_DONE, GL_OK, 0, 400);
+	OK(looks == 0, "looked %d times where there is nothing to look for", looks);
 	nobody();
 	unlink(settings.socket);
 	rmdir(folder);

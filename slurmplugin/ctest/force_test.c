@@ -90,6 +90,7 @@ static void fake_tree(void)
 	memcpy(settings.node, "n9", 3);
 	OK(gl_force(&settings, in("mountinfo"), &r) && r.trees == 0 && r.ms < 50, "nothing harvested, nothing done");
 	OK(!gl_force(&settings, in("nothing"), &r), "no mountinfo is a failure that is told");
+	OK(gl_force_nothing_left(&settings, in("mountinfo")) && !gl_force_nothing_left(&settings, in("nothing")), "nothing left, if that can be seen");
 }
 
 static void clean_fake(void)
@@ -171,10 +172,12 @@ static void real(const char *root, const char *kind)
 		kill(forks, SIGKILL);
 	} else {
 		(void)!write(go[1], "x", 1);
+		OK(!gl_force_nothing_left(&settings, "/proc/self/mountinfo"), "%s: seen before", kind);
 		bool gone = gl_force(&settings, "/proc/self/mountinfo", &r);
 		OK(gone && r.trees >= 1 && r.left == 0, "%s: all gone in %u ms, %u signals", kind, r.ms, r.signals);
 		OK(killed(still), "%s: the quiet one too", kind);
 		OK(gl_force(&settings, "/proc/self/mountinfo", &r) && r.signals == 0, "%s: again finds nothing", kind);
+		OK(gl_force_nothing_left(&settings, "/proc/self/mountinfo"), "%s: nothing left", kind);
 	}
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;

@@ -120,7 +120,7 @@ static void prolog(const struct gl_settings *s, struct gl_frame *f)
 	f->gpus = gl_text(gpu_list());
 	if (!s->blunt) {
 		f->kind = GL_WARN;
-		(void)gl_ask(s, f, GL_ACK, NULL); /* the gate comes next and is not so easily content */
+		(void)gl_ask(s, f, GL_ACK, NULL, NULL); /* the gate comes next and is not so easily content */
 		return;
 	}
 	f->kind = GL_CLAIM;
@@ -144,7 +144,7 @@ static void run(enum role role, const struct gl_settings *s)
 		return;
 	}
 	f.kind = GL_RELEASE;
-	(void)gl_ask(s, &f, GL_DONE, NULL);
+	(void)gl_ask(s, &f, GL_DONE, NULL, NULL);
 }
 
 int main(int argc, char *argv[])

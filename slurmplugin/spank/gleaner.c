@@ -1,7 +1,7 @@
 /*
- * spank_gleaner.so: the gate. Slurm loads it into srun, sbatch, salloc, slurmd and slurmstepd; only slurmstepd's context does
- * anything, and whatever happens there the answer is success. There is no job_prolog callback: one that hangs or crashes would
- * drain the node even when the plugin is optional.
+ * spank_gleaner.so: the gate and the options of the job. Slurm loads it into srun, sbatch, salloc, slurmd and slurmstepd. All but slurmd
+ * learn the options; slurmstepd's context claims, and whatever happens there the answer is success. There is no job_prolog
+ * callback: one that hangs or crashes would drain the node even when the plugin is optional.
  */
 #include "context.h"
 
@@ -16,7 +16,25 @@ int slurm_spank_init_failure_mode = ESPANK_JOB_FAILURE;
 
 int slurm_spank_init(spank_t spank, int argc, char *argv[])
 {
-	if (spank_context() == S_CTX_REMOTE)
-		gl_remote_init(spank, argc, argv);
+	(void)argc, (void)argv;
+	switch (spank_context()) {
+	case S_CTX_LOCAL:
+	case S_CTX_ALLOCATOR:
+	case S_CTX_REMOTE:
+		gl_options_register(spank);
+		break;
+	default:
+		break;
+	}
+	return ESPANK_SUCCESS;
+}
+
+/* slurmstepd calls it right after slurm_spank_init, once it knows the job's options. */
+int slurm_spank_init_post_opt(spank_t spank, int argc, char *argv[])
+{
+	if (spank_context() == S_CTX_REMOTE) {
+		gl_remote_claim(spank, argc, argv);
+		gl_options_environment(spank);
+	}
 	return ESPANK_SUCCESS;
 }

@@ -25,6 +25,7 @@ static bool job_of(spank_t spank, struct gl_frame *claim)
 		cores = NULL;
 	*claim = (struct gl_frame){
 		.kind = GL_CLAIM,
+		.flags = gl_options_flags(),
 		.job = job,
 		.step = step,
 		.uid = uid,
@@ -37,7 +38,7 @@ static bool job_of(spank_t spank, struct gl_frame *claim)
 	return true;
 }
 
-void gl_remote_init(spank_t spank, int argc, char *argv[])
+void gl_remote_claim(spank_t spank, int argc, char *argv[])
 {
 	struct gl_settings settings;
 	struct gl_frame claim;
