@@ -68,3 +68,11 @@ uint32_t whoami(void *args, uint32_t size, void *result)
 	memcpy(result, out, sizeof out);
 	return sizeof out;
 }
+
+/* Holds its executor until that is taken away. */
+uint32_t idle(void *args, uint32_t size, void *result)
+{
+	(void)args, (void)size, (void)result;
+	for (;;)
+		pause();
+}
