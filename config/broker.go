@@ -55,6 +55,7 @@ type Limits struct {
 	MaxLeasesPerUser int      `toml:"max_leases_per_user"`
 	MaxTTL           Duration `toml:"max_ttl"`
 	NodeTimeout      Duration `toml:"node_timeout"`
+	MaxRest          Duration `toml:"max_rest"`
 	History          Duration `toml:"history"`
 }
 
@@ -86,7 +87,7 @@ func defaultBroker() *Broker {
 		Policy:   Policy{Name: "idle"},
 		Limits: Limits{
 			MaxExecutors: 4096, MaxLeasesPerUser: 64, MaxTTL: Duration(time.Hour),
-			NodeTimeout: Duration(30 * time.Second), History: Duration(90 * 24 * time.Hour),
+			NodeTimeout: Duration(30 * time.Second), MaxRest: Duration(30 * time.Second), History: Duration(90 * 24 * time.Hour),
 		},
 	}
 }
@@ -105,6 +106,7 @@ func (c *Broker) validate(doc *document) {
 	doc.require(c.Limits.MaxLeasesPerUser >= 1, "limits.max_leases_per_user", "want at least 1")
 	doc.require(c.Limits.MaxTTL >= Duration(2*time.Second), "limits.max_ttl", "want at least 2s")
 	doc.require(c.Limits.NodeTimeout >= Duration(time.Second), "limits.node_timeout", "want at least 1s")
+	doc.require(c.Limits.MaxRest >= Duration(10*time.Millisecond), "limits.max_rest", "want at least 10ms")
 	doc.require(c.Limits.History >= Duration(time.Hour), "limits.history", "want at least 1h")
 }
 

@@ -90,8 +90,8 @@ func decode(file string, v any) (*document, error) {
 	for ; err != nil; meta, err = toml.Decode(strings.Join(lines, "\n"), v) {
 		finding := located(file, err)
 		doc.findings = append(doc.findings, finding)
-		var at *Error
-		if !errors.As(finding, &at) || at.Line == 0 || lines[at.Line-1] == "" {
+		at, ok := errors.AsType[*Error](finding)
+		if !ok || at.Line == 0 || lines[at.Line-1] == "" {
 			return nil, doc.err()
 		}
 		lines[at.Line-1] = "" // the decoder stops at the first: on with the others
@@ -124,8 +124,7 @@ func (d *document) err() error {
 }
 
 func lineOf(err error) int {
-	var at *Error
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*Error](err); ok {
 		return at.Line
 	}
 	return 0
