@@ -62,6 +62,7 @@ type Config struct {
 	MaxLeasesPerUser int           // 0: 64
 	MaxTTL           time.Duration // 0: 1 h
 	NodeTimeout      time.Duration // 0: 30 s
+	MaxRest          time.Duration // of a node after evictions; 0: 30 s
 	History          time.Duration // how long ended leases are kept; 0: 90 days
 	Poll             time.Duration // of slurmctld; 0: 15 s
 
@@ -137,6 +138,7 @@ func New(cfg Config) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.state.backoff.Longest = cfg.MaxRest
 	return b, nil
 }
 

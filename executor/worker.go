@@ -76,6 +76,8 @@ func environment(provider string) []string {
 	return []string{
 		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8",
 		// Only the providers in use are loaded; no registration outlives its region.
+		// Large blocks come in large pages where the node leaves that to programs: they are had, and given back, ten times as fast.
+		"GLIBC_TUNABLES=glibc.malloc.hugetlb=1",
 		"FI_PROVIDER=" + strings.ReplaceAll(provider, ";", ","), "FI_MR_CACHE_MAX_COUNT=0",
 	}
 }

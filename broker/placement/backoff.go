@@ -18,7 +18,7 @@ const (
 )
 
 const (
-	longest    = 30 * time.Second // a rest
+	longest    = 30 * time.Second // a rest, where the site says nothing else
 	remembered = time.Minute      // how long a policy is told to avoid a node, and after which a calm node starts anew
 )
 
@@ -27,6 +27,8 @@ var first = map[Cause]time.Duration{Evicted: 500 * time.Millisecond, Refused: 10
 // Backoff remembers which nodes took an executor and did not keep it. Each further time in a row doubles the rest. A nil Backoff
 // remembers nothing.
 type Backoff struct {
+	Longest time.Duration // a rest's; 0 means 30 s
+
 	rests map[restKey]*rest
 }
 
@@ -64,7 +66,11 @@ func (b *Backoff) rest(now time.Time, key restKey, cause Cause, holds bool) {
 	if !holds || together {
 		return
 	}
-	r.length = min(max(2*r.length, first[cause]), longest)
+	most := b.Longest
+	if most == 0 {
+		most = longest
+	}
+	r.length = min(max(2*r.length, first[cause]), most)
 	r.until = now.Add(r.length)
 }
 

@@ -120,6 +120,11 @@ func TestBackoff(t *testing.T) {
 	if total != longest {
 		t.Errorf("the longest rest is %s", total)
 	}
+	b.Longest = time.Second
+	b.Note(now, 1, "n1", Evicted)
+	if got := b.Next(now).Sub(now); got != time.Second {
+		t.Errorf("the site's longest rest of a second is %s", got)
+	}
 	b.Forget(now.Add(2*time.Minute), func(uint64) bool { return true })
 	if len(b.rests) != 0 {
 		t.Errorf("remembered for ever: %v", b.rests)

@@ -97,7 +97,7 @@ func run(ctx context.Context, file string) (err error) {
 		Store: state, Policy: policies.Idle{}, Slurm: slurm, Recorder: records, Report: reporter(records), Log: log,
 		Metrics: registry, Version: version,
 		MaxExecutors: c.Limits.MaxExecutors, MaxLeasesPerUser: c.Limits.MaxLeasesPerUser, MaxTTL: time.Duration(c.Limits.MaxTTL),
-		NodeTimeout: time.Duration(c.Limits.NodeTimeout), History: time.Duration(c.Limits.History), Poll: time.Duration(c.Slurm.Poll),
+		NodeTimeout: time.Duration(c.Limits.NodeTimeout), MaxRest: time.Duration(c.Limits.MaxRest), History: time.Duration(c.Limits.History), Poll: time.Duration(c.Slurm.Poll),
 		Operators: uids(log, "broker.operators", c.Broker.Operators), Agents: uids(log, "identity.agents", c.Identity.Agents),
 		AllowRoot: c.Identity.AllowRoot,
 	})

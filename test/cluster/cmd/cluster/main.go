@@ -18,7 +18,7 @@ const defaultDir = ".cluster"
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: cluster up|down|env|status [flags]")
+		fmt.Fprintln(os.Stderr, "usage: cluster up|down|env|restart [flags]")
 		os.Exit(2)
 	}
 	if err := run(os.Args[1], os.Args[2:]); err != nil {
@@ -51,8 +51,10 @@ func run(verb string, args []string) error {
 		return down(o.Dir)
 	case "env":
 		return env(o.Dir)
+	case "restart":
+		return restart(ctx, o.Dir, flags.Args())
 	}
-	return fmt.Errorf("%q: want up, down or env", verb)
+	return fmt.Errorf("%q: want up, down, env or restart", verb)
 }
 
 func up(ctx context.Context, o cluster.Options) error {
@@ -85,6 +87,20 @@ func down(dir string) error {
 	}
 	if traces := cluster.Traces(dir); len(traces) > 0 {
 		return fmt.Errorf("left behind: %s", strings.Join(traces, "; "))
+	}
+	return nil
+}
+
+// restart makes daemons read their files again.
+func restart(ctx context.Context, dir string, roles []string) error {
+	c, err := cluster.Open(dir)
+	if err != nil {
+		return err
+	}
+	for _, role := range roles {
+		if err := c.Restart(ctx, role); err != nil {
+			return err
+		}
 	}
 	return nil
 }
