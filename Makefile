@@ -64,8 +64,13 @@ go-tools:
 	@$(GO) build -trimpath -o $(BUILD)/tools/ ./test/cluster/cmd/cluster ./test/tally ./test/witness
 
 .PHONY: test
-test: deps build $(C_TESTS) ## C tests, vet, Go tests with -race, and the end-to-end suite on a real Slurm cluster
+test: deps build go-stepped $(C_TESTS) ## C tests, vet, Go tests with -race, and the end-to-end suite on a real Slurm cluster
 	@test/all $(C_TESTS)
+
+FAULTS ?= 500
+.PHONY: test-faults
+test-faults: build go-stepped ## the fault suite alone: FAULTS=500 GLEANER_SEED=(drawn) FAULT_KINDS=(all, or "kill", "stop agentd")
+	FAULTS="$(FAULTS)" FAULT_KINDS="$(FAULT_KINDS)" $(GO) test -count=1 -timeout 2h -run TestFaults -v ./test/faults
 
 .PHONY: check
 check: $(BUILD)/tools/golangci-lint ## gofmt, vet, golangci-lint; generated code is up to date

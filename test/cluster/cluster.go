@@ -45,7 +45,7 @@ type Options struct {
 	// StateMiB puts the broker's state and that of each agent on a file system of this size of its own, so that it can be filled; 0 means
 	// plain folders.
 	StateMiB int
-	Env      []string // KEY=VALUE for Gleaner's daemons
+	Programs map[string]string // by role without node, such as "agentd": run this instead of what is built
 }
 
 // Cluster is a running cluster, or the rest of one.

@@ -61,8 +61,10 @@ func (c *Cluster) ownDaemons() []daemon {
 			args: []string{"--config", c.etc("agent-" + node + ".toml")},
 		})
 	}
-	for i := range list {
-		list[i].env = c.DaemonEnv
+	for i, d := range list {
+		if path := c.Programs[kind(d.role)]; path != "" {
+			list[i].path, list[i].env = path, []string{"GLEANER_TEST_CLOCK=" + c.ClockFile(d.role)}
+		}
 	}
 	return list
 }

@@ -13,7 +13,7 @@ import (
 
 // writeFiles lays out the cluster's folder.
 func (c *Cluster) writeFiles() error {
-	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run"}
+	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run", "clock"}
 	for _, node := range c.NodeNames() {
 		dirs = append(dirs, "spool/"+node, "run/"+node, "run/"+node+"/state")
 	}

@@ -18,20 +18,20 @@ import (
 
 // spec is everything that a cluster's files and command lines follow from. It is kept in the cluster's folder.
 type spec struct {
-	Dir       string   `json:"dir"`
-	Build     string   `json:"build"`
-	Name      string   `json:"name"` // unique to the folder; node names and cgroups carry it
-	Nodes     int      `json:"nodes"`
-	Mode      Mode     `json:"mode"`
-	CPUs      int      `json:"cpus"`
-	MemoryMiB int      `json:"memory_mib"`
-	GPUs      int      `json:"gpus"`
-	Without   []string `json:"without"`
-	Parked    int      `json:"parked,omitempty"`
-	Lines     []string `json:"slurm_conf"`
-	StateMiB  int      `json:"state_mib,omitempty"`
-	DaemonEnv []string `json:"daemon_env,omitempty"`
-	Port      int      `json:"port"` // slurmctld's; the nodes' follow it, then the broker's
+	Dir       string            `json:"dir"`
+	Build     string            `json:"build"`
+	Name      string            `json:"name"` // unique to the folder; node names and cgroups carry it
+	Nodes     int               `json:"nodes"`
+	Mode      Mode              `json:"mode"`
+	CPUs      int               `json:"cpus"`
+	MemoryMiB int               `json:"memory_mib"`
+	GPUs      int               `json:"gpus"`
+	Without   []string          `json:"without"`
+	Parked    int               `json:"parked,omitempty"`
+	Lines     []string          `json:"slurm_conf"`
+	StateMiB  int               `json:"state_mib,omitempty"`
+	Programs  map[string]string `json:"programs,omitempty"`
+	Port      int               `json:"port"` // slurmctld's; the nodes' follow it, then the broker's
 }
 
 const (
@@ -51,7 +51,7 @@ func newSpec(o Options) (*spec, error) {
 	}
 	s := &spec{
 		Dir: dir, Build: o.Build, Name: clusterName(dir), Nodes: o.Nodes, Mode: o.Mode, CPUs: o.CPUs, MemoryMiB: o.MemoryMiB,
-		GPUs: o.GPUs, Without: o.Without, Lines: o.SlurmConf, StateMiB: o.StateMiB, DaemonEnv: o.Env, Parked: o.Parked,
+		GPUs: o.GPUs, Without: o.Without, Lines: o.SlurmConf, StateMiB: o.StateMiB, Programs: o.Programs, Parked: o.Parked,
 	}
 	s.fill()
 	return s, s.validate()
@@ -59,7 +59,7 @@ func newSpec(o Options) (*spec, error) {
 
 func (s *spec) fill() {
 	if s.Build == "" {
-		s.Build = findBuild()
+		s.Build = Build()
 	}
 	if s.Nodes == 0 {
 		s.Nodes = 4
@@ -204,8 +204,8 @@ func allFree(base, count int) bool {
 	return true
 }
 
-// findBuild looks for the build folder beside go.mod, from the working directory upwards.
-func findBuild() string {
+// Build is the build folder beside go.mod, searched from the working directory upwards.
+func Build() string {
 	dir, err := os.Getwd()
 	for err == nil && dir != "/" {
 		if _, e := os.Stat(filepath.Join(dir, "go.mod")); e == nil {
@@ -257,13 +257,15 @@ func (s *spec) CgroupParent() string { return "gleaner-" + s.Name }
 // Broker is the broker's address.
 func (s *spec) Broker() string { return "127.0.0.1:" + strconv.Itoa(s.Port+s.Nodes+1) }
 
-// SlurmConf, ClientConf, RestSocket, MungeSocket, AgentSocket, ExecutorSocket, LaunchSocket, StateDir, Log and RunDir are paths in the cluster's folder.
+// SlurmConf, ClientConf, RestSocket, MungeSocket, AgentSocket, ExecutorSocket, LaunchSocket, StateDir, Log and
+// RunDir are paths in the cluster's folder.
 func (s *spec) SlurmConf() string              { return s.etc("slurm.conf") }
 func (s *spec) ClientConf() string             { return s.etc("client.toml") }
 func (s *spec) RestSocket() string             { return s.path("rest", "slurmrestd.sock") }
 func (s *spec) MungeSocket() string            { return s.path("munge", "munge.sock") }
 func (s *spec) RunDir(node string) string      { return s.path("run", node) }
 func (s *spec) AgentSocket(node string) string { return s.path("run", node, "agent.sock") }
+func (s *spec) ClockFile(role string) string   { return s.path("clock", fileName(role)) }
 func (s *spec) ExecutorSocket(node string) string {
 	return s.path("run", node, "agent", "executors.sock")
 }

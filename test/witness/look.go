@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // residue is how many bytes an empty cgroup may still be charged for: a page or two that the kernel has not given back yet.
@@ -20,34 +22,51 @@ func look(m machine, parent string, j job) Finding {
 		against("no Slurm job: SLURM_JOB_ID or SLURMD_NODENAME is not set")
 		return f
 	}
+	before := m.harvested(parent, node, nil)
 	all := m.processes()
 	f.Processes, f.Job = len(all), m.ownJob(all, f.Job)
 	if f.Processes == 0 {
 		against("no process can be seen in /proc")
 	}
-	f.Harvested = append(f.Harvested, m.harvested(parent, node, all)...)
+	f.Harvested = append(f.Harvested, bounded(m.harvested(parent, node, all), before)...)
 	f.Elsewhere = elsewhere(all, parent, node)
 	for _, p := range strays(all, parent) {
 		against("process %d (%s) is an executor outside of %s", p.pid, p.exe, parent)
 	}
 
+	held := m.unreclaimable(parent, node)
+	seen := append(judgeCores(f.Harvested, m.ownCores(all), all), m.judgeGPUs(f.Harvested, j.gpus())...)
+	f.Violations = append(f.Violations, seen...)
 	size, err := m.size(node)
-	if err != nil {
-		against("cannot tell: %v", err)
-		return f
+	var given map[string]allocation
+	if err == nil {
+		given, err = m.allocations(node, f.Job, all)
 	}
-	given, err := m.allocations(node, f.Job, all)
 	if err != nil {
+		f.Untold = len(f.Violations) == 0
 		against("cannot tell: %v", err)
 		return f
 	}
 	f.NodeCPUs, f.JobCPUs = size.cpus, given[f.Job].cpus
 	f.Exclusive = f.JobCPUs >= f.NodeCPUs
 	f.Violations = append(f.Violations, judge(f.Harvested, size, given, f.Exclusive)...)
-	f.Violations = append(f.Violations, judgeCores(f.Harvested, m.ownCores(all), all)...)
-	f.Violations = append(f.Violations, m.judgeGPUs(f.Harvested, j.gpus())...)
+	if f.Exclusive && held > residue {
+		against("%d bytes that nobody can reclaim are charged to %s/%s on a node that the job has alone", held, parent, node)
+	}
 	f.OwnerFirst = len(f.Violations) == 0
 	return f
+}
+
+// bounded completes what ended while it was looked at, and has no cgroup any more that would tell its bounds, by what was seen before.
+func bounded(now, before []Cgroup) []Cgroup {
+	for i, c := range now {
+		for _, b := range before {
+			if b.ID == c.ID && c.QuotaCores < 0 && c.MemoryLimit < 0 {
+				now[i].QuotaCores, now[i].MemoryLimit = b.QuotaCores, b.MemoryLimit
+			}
+		}
+	}
+	return now
 }
 
 // judge compares sums. On a node that the job has alone nothing may be left; else all must fit beside all started jobs.
@@ -58,7 +77,8 @@ func judge(harvested []Cgroup, size nodeSize, given map[string]allocation, exclu
 	for _, c := range harvested {
 		switch {
 		case len(c.Pids) == 0:
-			if c.MemoryUsed > residue {
+			memory += c.MemoryUsed
+			if exclusive && c.MemoryUsed > residue {
 				bad = append(bad, fmt.Sprintf("%s has no process but still holds %d bytes", c.ID, c.MemoryUsed))
 			}
 			continue
@@ -174,16 +194,51 @@ func (m machine) judgeGPUs(harvested []Cgroup, gpus []string) []string {
 				bad = append(bad, fmt.Sprintf("%s may open GPU %s of the job", c.ID, gpu))
 			}
 			for _, pid := range c.Pids {
-				links, _ := filepath.Glob(filepath.Join(m.root, "proc", fmt.Sprint(pid), "fd", "*"))
-				for _, l := range links {
-					if to, _ := os.Readlink(l); to == "/dev/nvidia"+gpu {
-						bad = append(bad, fmt.Sprintf("process %d of %s has GPU %s of the job open", pid, c.ID, gpu))
-					}
+				if m.any(pid, "fd", gpu) {
+					bad = append(bad, fmt.Sprintf("process %d of %s has GPU %s of the job open", pid, c.ID, gpu))
+				}
+				if m.any(pid, "root/dev", gpu) {
+					bad = append(bad, fmt.Sprintf("process %d of %s has GPU %s of the job in its /dev", pid, c.ID, gpu))
 				}
 			}
 		}
 	}
 	return bad
+}
+
+// any says whether one of the files in a folder of /proc/PID is a GPU's device, whatever its name.
+func (m machine) any(pid int, folder, gpu string) bool {
+	files, _ := filepath.Glob(filepath.Join(m.root, "proc", fmt.Sprint(pid), folder, "*"))
+	for _, file := range files {
+		if to, _ := os.Readlink(file); to == "/dev/nvidia"+gpu {
+			return true
+		}
+		var s unix.Stat_t
+		isDevice := unix.Stat(file, &s) == nil && s.Mode&unix.S_IFMT == unix.S_IFCHR
+		if isDevice && unix.Major(s.Rdev) == nvidia && fmt.Sprint(unix.Minor(s.Rdev)) == gpu {
+			return true
+		}
+	}
+	return false
+}
+
+// nvidia is the major number of GPUs' devices, whose minor number is the GPU's.
+const nvidia = 195
+
+// unreclaimable is the memory that a node's harvested processes are charged for and that only their end gives back, also where a cgroup has been
+// removed and its memory has not gone yet.
+func (m machine) unreclaimable(parent, node string) int64 {
+	held := int64(0)
+	for _, hierarchy := range []string{"memory", ""} {
+		text := m.read("sys/fs/cgroup", hierarchy, parent, node, "memory.stat")
+		for line := range strings.Lines(text) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if slices.Contains([]string{"total_rss", "total_shmem", "anon", "shmem"}, name) {
+				held += number(value, 0)
+			}
+		}
+	}
+	return held
 }
 
 // elsewhere counts harvested processes of the other nodes that share this machine.
@@ -199,12 +254,20 @@ func elsewhere(all []process, parent, node string) int {
 	return n
 }
 
-// strays finds executors and workers that run outside of every harvested cgroup.
+// strays finds executors and workers that run outside of every harvested cgroup: those of the installation that the witness came with,
+// if it came with one.
 func strays(all []process, parent string) []process {
 	var found []process
+	own := ""
+	if exe, err := os.Executable(); err == nil {
+		own = filepath.Join(filepath.Dir(filepath.Dir(exe)), "libexec", "gleaner") + "/"
+	}
+	if _, err := os.Stat(own); err != nil {
+		own = ""
+	}
 	for _, p := range all {
 		name := filepath.Base(p.exe)
-		if !strings.Contains(p.exe, "/libexec/gleaner/") || (name != "executor" && name != "worker") {
+		if !strings.HasPrefix(p.exe, own) || !strings.Contains(p.exe, "/libexec/gleaner/") || (name != "executor" && name != "worker") {
 			continue
 		}
 		if !slices.ContainsFunc(p.cgroups, func(path string) bool { return strings.Contains(path, "/"+parent+"/") }) {

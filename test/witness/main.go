@@ -1,10 +1,11 @@
 // The witness runs as the first process of a batch job and says whether anything harvested holds what the job was given. It shares
 // no code with Gleaner and believes none of its words: it reads /proc, the cgroup file systems, Slurm's environment and scontrol.
 //
-//	witness [-parent NAME] [-out FOLDER] [SCRIPT]
+//	witness [-parent NAME] [-out FOLDER] [-patience TIME] [SCRIPT]
 //
 // It prints one line of JSON, keeps it in FOLDER/JOB.STEP.NODE.json, and exits with 0 when the owner came first, else with 1. What it could not see it
-// does not vouch for: that counts against. With a SCRIPT it goes on as /bin/bash SCRIPT afterwards, so that
+// does not vouch for: that counts against, and the finding says untold when it is all there is. While slurmctld does not answer it asks again
+// for as long as its patience lasts; what is harvested it has looked at before. With a SCRIPT it goes on as /bin/bash SCRIPT afterwards, so that
 // a batch script may name it as its interpreter (#!) and have it as its very first process; flags then come from the environment.
 //
 //	WITNESS_PARENT  name of the cgroup above the harvested ones, "gleaner" by default
@@ -38,16 +39,18 @@ type Finding struct {
 	Harvested  []Cgroup  `json:"harvested"`      // on this node
 	Elsewhere  int       `json:"elsewhere"`      // harvested processes of the other nodes of this machine
 	Violations []string  `json:"violations"`
+	Untold     bool      `json:"untold"` // the violations are what could not be seen, nothing else
 	OwnerFirst bool      `json:"owner_first"`
 }
 
 func main() {
 	parent := flag.String("parent", cmp.Or(os.Getenv("WITNESS_PARENT"), "gleaner"), "cgroup above the harvested ones")
 	out := flag.String("out", os.Getenv("WITNESS_OUT"), "folder for the findings")
+	patience := flag.Duration("patience", 0, "how long to ask again while slurmctld does not answer")
 	flag.Parse()
 
 	start := time.Now()
-	f := look(machine{root: "/", scontrol: scontrol}, *parent, job{get: os.Getenv})
+	f := look(machine{root: "/", scontrol: patient(scontrol, *patience)}, *parent, job{get: os.Getenv})
 	f.Schema, f.Time, f.TookMS = "witness/1", start.UTC(), float64(time.Since(start).Microseconds())/1000
 	line, err := json.Marshal(f)
 	if err == nil {
@@ -82,6 +85,18 @@ func goOn(args []string) {
 	err := syscall.Exec("/bin/bash", append([]string{"bash"}, args...), os.Environ())
 	fmt.Fprintln(os.Stderr, "witness: run the script:", err)
 	os.Exit(1)
+}
+
+// patient asks again while Slurm is not there.
+func patient(ask func(...string) (string, error), patience time.Duration) func(...string) (string, error) {
+	return func(args ...string) (string, error) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
+			out, err := ask(args...)
+			if err == nil || time.Now().After(deadline) {
+				return out, err
+			}
+		}
+	}
 }
 
 func scontrol(args ...string) (string, error) {

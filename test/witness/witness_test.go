@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // fake is a machine made of files: node n1 of 8 cores and 4000 MB, with job 7, whose process 100 is the witness.
@@ -57,6 +59,21 @@ func (f *fake) executor(node, id string, pid, cores, mib int) {
 	}
 }
 
+// device makes a device node, which needs root.
+func (f *fake) device(path string, major, minor uint32) {
+	f.t.Helper()
+	if os.Getuid() != 0 {
+		f.t.Skip("makes a device node: needs root")
+	}
+	path = filepath.Join(f.root, path)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		f.t.Fatal(err)
+	}
+	if err := unix.Mknod(path, unix.S_IFCHR|0o600, int(unix.Mkdev(major, minor))); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
 func (f *fake) scontrol(args ...string) (string, error) {
 	if args[1] == "node" {
 		return "NodeName=" + args[2] + " CPUAlloc=0 CPUTot=8 RealMemory=4000 AllocMem=0", nil
@@ -99,6 +116,21 @@ func TestLook(t *testing.T) {
 			f.executor("n1", "1-1", 0, 1, 100)
 			f.write("sys/fs/cgroup/memory/gleaner/n1/1-1/memory.usage_in_bytes", "99999999")
 		}, want: "still holds 99999999 bytes"},
+		"empty cgroup with memory beside the job": {ids: "0-1", mem: 3000, set: func(f *fake) {
+			f.executor("n1", "1-1", 0, 1, 100)
+			f.write("sys/fs/cgroup/memory/gleaner/n1/1-1/memory.usage_in_bytes", "99999999")
+		}},
+		"empty cgroup with too much memory": {ids: "0-1", mem: 3950, set: func(f *fake) {
+			f.executor("n1", "1-1", 0, 1, 100)
+			f.write("sys/fs/cgroup/memory/gleaner/n1/1-1/memory.usage_in_bytes", "99999999")
+		}, want: "do not fit into 4000 MiB"},
+		"memory of a cgroup that is gone": {ids: "0-7", mem: 1000, set: func(f *fake) {
+			f.write("sys/fs/cgroup/memory/gleaner/n1/memory.stat", "cache 5\ntotal_cache 99999999\ntotal_rss 8888888")
+		}, want: "8888888 bytes that nobody can reclaim"},
+		"GPU under another name": {ids: "0-1", mem: 100, env: []string{"SLURM_JOB_GPUS=1"}, set: func(f *fake) {
+			f.executor("n1", "1-1", 200, 1, 100)
+			f.device("proc/200/root/dev/gpu-x", 195, 1)
+		}, want: "GPU 1 of the job in its /dev"},
 		"beside each other": {ids: "0-5", mem: 1000, set: func(f *fake) { f.executor("n1", "1-1", 200, 2, 100) }},
 		"one core too many": {ids: "0-5", mem: 1000, set: func(f *fake) { f.executor("n1", "1-1", 200, 3, 100) }, want: "3.00 cores and 6 cores of jobs do not fit into 8"},
 		"too much memory":   {ids: "0-5", mem: 3950, set: func(f *fake) { f.executor("n1", "1-1", 200, 1, 100) }, want: "do not fit into 4000 MiB"},
