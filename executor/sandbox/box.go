@@ -107,6 +107,7 @@ func (m *Manager) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 		b.group.kill()
 		b.container = nil
 		m.wipe(b)
+		reapStages()
 		close(b.ready)
 		close(b.dead)
 		close(b.gone)
