@@ -65,11 +65,14 @@ func pricing(c *cluster.Cluster) string {
 func TestOpenMPLoopSurvivesAnEviction(t *testing.T) {
 	c := theCluster(t, whole...)
 	program := blackScholes(t, c)
-	m := start(t, c, "gleaner", "run", "--function", pricing(c), "--executors", "4", "--mem-per-executor", "128M", "--buffer", "2M", "--", program, "400000", "50", "60")
+	m := start(t, c, "gleaner", "run", "--function", pricing(c), "--executors", "4", "--mem-per-executor", "128M", "--buffer", "2M", "--", program, "400000", "50", "1000000")
 	nodes := hosts(t, c, 4)
 	j := sbatch(t, c, witness(t, c), "--exclusive", "-N1", "-w", nodes[0])
 	j.wait("COMPLETED")
 	ownerFirst(t, j)
+	if err := m.cmd.Process.Signal(os.Interrupt); err != nil { // the example ends after its pass
+		t.Fatal(err)
+	}
 	if err := m.wait(t, time.Minute); err != nil {
 		t.Fatalf("blackscholes: %v\n%s", err, m.out.String())
 	}

@@ -2,9 +2,11 @@
  *
  *	gleaner run --function blackscholes.so --executors 4 -- ./blackscholes [OPTIONS [PERCENT [PASSES]]]
  *
- * PERCENT of the loop (50) goes to executors, in blocks; the threads do the rest meanwhile. PASSES (1) repeats the loop. */
+ * PERCENT of the loop (50) goes to executors, in blocks; the threads do the rest meanwhile. PASSES (1) repeats the loop; Ctrl-C ends it
+ * after a pass. */
 #include <math.h>
 #include <omp.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +29,13 @@ static float price(const struct option *o) {
 	double d2 = d1 - width, later = o->strike * exp(-(double)o->rate * o->time);
 
 	return o->put ? (float)(later * normal(-d2) - o->spot * normal(-d1)) : (float)(o->spot * normal(d1) - later * normal(d2));
+}
+
+static volatile sig_atomic_t enough;
+
+static void interrupted(int number) {
+	(void)number;
+	enough = 1;
 }
 
 static void make(struct option *all, long n) {
@@ -75,7 +84,7 @@ static long differences(const float *a, const float *b, long n) {
 
 int main(int argc, char **argv) {
 	long n = argc > 1 ? atol(argv[1]) : 2000000, percent = argc > 2 ? atol(argv[2]) : 50, passes = argc > 3 ? atol(argv[3]) : 1;
-	long remote = n / 100 * percent, again = 0, wrong = 0;
+	long remote = n / 100 * percent, done = 0, again = 0, wrong = 0;
 	struct option *all = malloc((size_t)n * sizeof *all);
 	float *serial = malloc((size_t)n * sizeof *serial), *prices = malloc((size_t)n * sizeof *prices);
 	double begin, one, parallel;
@@ -92,13 +101,14 @@ int main(int argc, char **argv) {
 	if (rc < 0) stop(rc);
 	printf("lease %llu: %d executors, %d threads\n", (unsigned long long)gleaner_lease(lease), gleaner_executors(lease), omp_get_max_threads());
 	fflush(stdout);
+	signal(SIGINT, interrupted);
 	begin = omp_get_wtime();
-	for (long p = 0; p < passes; p++) {
+	for (; done < passes && !enough; done++) {
 		memset(prices, 0xff, (size_t)n * sizeof *prices);
 		again += both(lease, all, prices, n, remote);
 		wrong += differences(serial, prices, n);
 	}
-	parallel = (omp_get_wtime() - begin) / (double)passes;
+	parallel = (omp_get_wtime() - begin) / (double)done;
 	printf("%ld options: serial %.3f s, with executors for %ld %% of them %.3f s (%.2f times as fast)\n", n, one, percent, parallel, one / parallel);
 	printf("%ld blocks ran again after an eviction; %ld prices differ\n", again, wrong);
 	gleaner_finish(lease);
