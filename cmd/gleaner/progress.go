@@ -41,7 +41,7 @@ func (a *app) follow(lease *client.Lease, total int) *progress {
 	if f, ok := a.stderr.(*os.File); ok && total > 1 && term.IsTerminal(int(f.Fd())) {
 		p.bars = mpb.New(mpb.WithOutput(f), mpb.WithAutoRefresh())
 		p.out = p.bars
-		p.bar = p.bars.AddBar(int64(total),
+		p.bar = p.bars.AddBar(int64(total), mpb.BarRemoveOnComplete(),
 			mpb.PrependDecorators(decor.CountersNoUnit("%d/%d tasks", decor.WCSyncSpace)),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return p.note() }), decor.AverageETA(decor.ET_STYLE_GO, decor.WCSyncSpace)))
 	}
