@@ -14,6 +14,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/broker/store"
+	"github.com/gleaner-hpc/gleaner/report"
 	"github.com/gleaner-hpc/gleaner/slurmplugin/slurmctld"
 )
 
@@ -44,6 +45,11 @@ func TestNodeLost(t *testing.T) {
 	w.eventually("lost", f.is(func() bool {
 		return len(f.ready) == 0 && len(f.gone) == 2 && f.gone[0].Reason == api.EndReason_NODE_LOST && f.last.State == api.LeaseState_PENDING
 	}))
+	w.eventually("recorded", func() bool {
+		w.rec.mu.Lock()
+		defer w.rec.mu.Unlock()
+		return len(w.rec.executors) == 2 && w.rec.executors[0].Reason == report.NodeLost
+	})
 	n1.connect() // too late: what it still runs is stopped, new ones start
 	w.eventually("replaced", f.is(func() bool { return len(f.ready) == 2 && f.ready["1-3"] != nil && f.ready["1-4"] != nil }))
 	w.eventually("old ones stopped", func() bool { return n1.count() == 2 })

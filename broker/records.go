@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/broker/lease"
 	"github.com/gleaner-hpc/gleaner/broker/meter"
@@ -143,6 +145,21 @@ func (s *state) executorRecord(n *node, e *api.ExecutorEnded) *report.Executor {
 		r.Cores, r.Memory, r.GPUs = q.Each.Cores, q.Each.MemoryBytes, q.Each.GPUs
 	}
 	return r
+}
+
+// assume keeps a record of an executor of which its agent may never tell the end: it is taken to have run until its node was last
+// heard of, and gives way to the agent's own record.
+func (s *state) assume(n *node, id string, end time.Time, detail string) {
+	x := s.table.Executor(id)
+	if x == nil || !x.Ready || !end.After(x.Placed) {
+		return
+	}
+	r := s.executorRecord(n, &api.ExecutorEnded{
+		Id: id, Reason: api.EndReason_NODE_LOST, Detail: detail, Started: timestamppb.New(x.Placed), Ended: timestamppb.New(end),
+	})
+	if !s.rec.add(record{what: *r}) {
+		s.metrics.dropped.Inc()
+	}
 }
 
 func (s *state) claim(n *node, c *api.Claim) any {

@@ -120,7 +120,11 @@ func (s *state) tick(now time.Time) {
 func (s *state) tickNode(now time.Time, n *node) {
 	if n.session == nil && !n.lost && now.Sub(n.away) >= s.cfg.NodeTimeout {
 		n.lost = true
-		s.table.NodeGone(now, n.name, api.EndReason_NODE_LOST, fmt.Sprintf("the agent on %s has been away for %s", n.name, s.cfg.NodeTimeout))
+		detail := fmt.Sprintf("the agent on %s has been away for %s", n.name, s.cfg.NodeTimeout)
+		for _, id := range s.table.OnNode(n.name) {
+			s.assume(n, id, n.away, detail)
+		}
+		s.table.NodeGone(now, n.name, api.EndReason_NODE_LOST, detail)
 		clear(n.booked)
 		n.state = nil
 		s.measure(now, n)
@@ -132,7 +136,9 @@ func (s *state) tickNode(now time.Time, n *node) {
 		case x == nil && now.Sub(b.stopped) > stopTimeout:
 			delete(n.booked, id) // if it is still there the agent's report of what is leased says so
 		case x != nil && !b.missing.IsZero() && now.Sub(b.missing) > missingGrace:
-			s.gone(now, n, id, api.EndReason_NODE_LOST, fmt.Sprintf("the agent on %s was restarted and does not have it any more", n.name))
+			detail := fmt.Sprintf("the agent on %s was restarted and does not have it any more", n.name)
+			s.assume(n, id, b.missing, detail)
+			s.gone(now, n, id, api.EndReason_NODE_LOST, detail)
 			delete(n.booked, id)
 		case x != nil && !x.Ready && n.session != nil && now.Sub(x.Placed) > startTimeout:
 			n.send(&api.BrokerMessage{Message: &api.BrokerMessage_Stop{Stop: &api.Stop{Id: id, Reason: api.EndReason_EXECUTOR_FAILED}}})

@@ -56,6 +56,9 @@ type Executor struct {
 	Startup   time.Duration // from the agent's Start to ready; 0 when it never was
 }
 
+// NodeLost is the Reason of an executor whose node has not come back to tell of its end.
+const NodeLost = "node_lost"
+
 // Claim is one answer of an agent to the gate or the Prolog.
 type Claim struct {
 	Job      uint32

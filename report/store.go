@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"time"
 
 	_ "modernc.org/sqlite" // the database/sql driver "sqlite"
 )
 
 // schemaVersion counts the changes of the tables; it lives in SQLite's user_version.
-const schemaVersion = 1
+const schemaVersion = 2
 
 const tables = `
 CREATE TABLE intervals (node TEXT, partition TEXT, start INT, stop INT, cpus INT, state TEXT, allocated_cpus INT, harvested_cpus INT,
@@ -30,6 +31,14 @@ CREATE TABLE drains (node TEXT, time INT, reason TEXT, ours INT);
 CREATE INDEX drains_by_time ON drains (time);
 PRAGMA user_version = 1;`
 
+// once keeps records apart from their repetition: an agent sends again what a broker that died had stored but not acknowledged.
+const once = `
+DELETE FROM executors WHERE rowid NOT IN (SELECT min(rowid) FROM executors GROUP BY id, start);
+CREATE UNIQUE INDEX executors_once ON executors (id, start);
+DELETE FROM claims WHERE rowid NOT IN (SELECT min(rowid) FROM claims GROUP BY node, time, job, path);
+CREATE UNIQUE INDEX claims_once ON claims (node, time, job, path);
+PRAGMA user_version = 2;`
+
 // Store keeps the records in one SQLite file. It may be used by several goroutines, and read by other processes meanwhile.
 type Store struct {
 	db *sql.DB
@@ -37,6 +46,14 @@ type Store struct {
 
 // Open opens the store at path and makes it when it is not there. A store written by a newer version is an error.
 func Open(path string) (*Store, error) {
+	// SQLite gives its other files the mode of this one: who ran what is for the broker's user alone.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open report store: %w", err)
+	}
+	if err := errors.Join(f.Chmod(0o600), f.Close()); err != nil {
+		return nil, fmt.Errorf("open report store %s: %w", path, err)
+	}
 	query := url.Values{"_pragma": {"busy_timeout(5000)", "journal_mode(wal)", "synchronous(normal)"}}
 	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath(), RawQuery: query.Encode()}
 	db, err := sql.Open("sqlite", dsn.String())
@@ -62,11 +79,14 @@ func migrate(db *sql.DB) error {
 	switch {
 	case version > schemaVersion:
 		return fmt.Errorf("it has schema version %d, this program knows %d: use the newer gleaner-brokerd, or move the file away", version, schemaVersion)
-	case version == schemaVersion:
-		return nil
 	}
-	if _, err := tx.Exec(tables); err != nil {
-		return fmt.Errorf("make tables: %w", err)
+	for v, change := range []string{tables, once} {
+		if v < version {
+			continue
+		}
+		if _, err := tx.Exec(change); err != nil {
+			return fmt.Errorf("make schema version %d: %w", v+1, err)
+		}
 	}
 	return tx.Commit()
 }
@@ -97,16 +117,20 @@ harvested_cpus, memory, allocated_memory, used_memory, harvested_memory, gpus, a
 VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, append([]any{iv.Start.UnixNano(), iv.End.UnixNano()}, same...)...)
 }
 
-// AddExecutor adds the life of an executor that has ended.
+// AddExecutor adds the life of an executor that has ended, once. It takes the place of what was assumed while its node was lost.
 func (s *Store) AddExecutor(ctx context.Context, e Executor) error {
-	return s.insert(ctx, "executor "+e.ID, "INSERT INTO executors VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	const assumed = "DELETE FROM executors WHERE id = ? AND node = ? AND reason = ?"
+	if err := s.insert(ctx, "executor "+e.ID, assumed, e.ID, e.Node, NodeLost); err != nil {
+		return err
+	}
+	return s.insert(ctx, "executor "+e.ID, "INSERT OR IGNORE INTO executors VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 		e.ID, int64(e.Lease), e.Node, e.Partition, e.UID, e.User, e.Account, e.Function, e.Digest, e.Cores, int64(e.Memory), e.GPUs,
 		e.Start.UnixNano(), e.End.UnixNano(), int64(e.CPUTime), int64(e.PeakBytes), e.Reason, e.Detail, int64(e.Startup))
 }
 
-// AddClaim adds one answer to the gate or the Prolog.
+// AddClaim adds one answer to the gate or the Prolog, once.
 func (s *Store) AddClaim(ctx context.Context, c Claim) error {
-	return s.insert(ctx, "claim on node "+c.Node, "INSERT INTO claims VALUES (?,?,?,?,?,?,?,?)",
+	return s.insert(ctx, "claim on node "+c.Node, "INSERT OR IGNORE INTO claims VALUES (?,?,?,?,?,?,?,?)",
 		c.Job, c.Node, c.Path, c.Time.UnixNano(), int64(c.Duration), c.Evicted, int64(c.Memory), c.Complete)
 }
 

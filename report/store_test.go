@@ -153,6 +153,50 @@ func TestStoreIsUsedByMany(t *testing.T) {
 	}
 }
 
+// TestStoreKeepsEachRecordOnce: what is sent again is not counted again, and what was assumed of a lost node gives way.
+func TestStoreKeepsEachRecordOnce(t *testing.T) {
+	path, ctx := filepath.Join(t.TempDir(), "r.db"), context.Background()
+	s, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	assumed := Executor{ID: "1-1", Node: "a", Start: t0, End: t0.Add(time.Minute), Reason: NodeLost}
+	told := Executor{ID: "1-1", Node: "a", Start: t0.Add(time.Second), End: t0.Add(time.Hour), Reason: "stopped"}
+	claim := Claim{Job: 1, Node: "a", Path: "gate", Time: t0}
+	if _, err := s.db.Exec("DROP INDEX executors_once; DROP INDEX claims_once; PRAGMA user_version = 1"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // as a program before these indexes did
+		for _, err := range []error{s.AddExecutor(ctx, assumed), s.AddClaim(ctx, claim)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(path); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	for range 2 {
+		for _, err := range []error{s.AddExecutor(ctx, told), s.AddClaim(ctx, claim)} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var executors, claims int
+	var reason string
+	if err := s.db.QueryRow("SELECT count(*), max(reason), (SELECT count(*) FROM claims) FROM executors").Scan(&executors, &reason, &claims); err != nil {
+		t.Fatal(err)
+	}
+	if executors != 1 || claims != 1 || reason != "stopped" {
+		t.Errorf("%d executors (%s), %d claims; want one of each, the one that was told", executors, reason, claims)
+	}
+}
+
 func TestOpenRefusesANewerStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.db")
 	for want := range 2 {
