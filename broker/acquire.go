@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -62,6 +64,8 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 		{q.Function == nil || r.Function.SizeBytes >= 1 && r.Function.SizeBytes <= 256<<20, fmt.Sprintf("function.size_bytes: %d is out of range 1 B to 256 MiB", r.Function.SizeBytes)},
 		{len(r.Function.Name) <= 128, fmt.Sprintf("function.name: %d bytes, at most 128", len(r.Function.Name))},
 		{q.Ttl == nil || q.Ttl.IsValid() && r.TTL >= 2*time.Second && r.TTL <= c.MaxTTL, fmt.Sprintf("ttl: %s is out of range 2s to %s (limits.max_ttl)", q.Ttl.AsDuration(), c.MaxTTL)},
+		{printable(r.Function.Name), fmt.Sprintf("function.name: %.140q has characters that cannot be printed", r.Function.Name)},
+		{printable(r.Account), fmt.Sprintf("account: %.140q has characters that cannot be printed", r.Account)},
 		{len(r.Account) <= 256, fmt.Sprintf("account: %d bytes, at most 256", len(r.Account))},
 		{r.BufferBytes >= 4<<10 && r.BufferBytes <= r.Each.MemoryBytes/4, fmt.Sprintf("buffer_bytes: %d is out of range 4 KiB to a quarter of memory_bytes (%d)", r.BufferBytes, r.Each.MemoryBytes/4)},
 	} {
@@ -73,6 +77,11 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 		return r, deny("max_executors", codes.ResourceExhausted, "executors: %d is above this cluster's limit of %d (limits.max_executors)", r.Executors, c.MaxExecutors)
 	}
 	return r, nil
+}
+
+// printable says whether a text that others will read on their terminals is safe there.
+func printable(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
 // admit checks a request against what the loop knows and admits it.

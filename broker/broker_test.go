@@ -191,7 +191,8 @@ func TestWhoMayWhat(t *testing.T) {
 	a, b, root := w.user(alice), w.user(bob), w.user(0)
 	l := w.acquire(a, asked(1))
 	ctx := w.ctx()
-	huge, many, short := asked(1), asked(101), asked(1)
+	huge, many, short, escapes := asked(1), asked(101), asked(1), asked(1)
+	escapes.Account = "physics\x1b[2J"
 	huge.MemoryBytes, short.Ttl = 1<<40, durationpb.New(time.Second)
 	acquire := func(c api.LeasesClient, q *api.AcquireRequest) error { _, err := c.Acquire(ctx, q); return err }
 	_, foreign := b.Renew(ctx, &api.RenewRequest{LeaseId: l.Id})
@@ -209,6 +210,7 @@ func TestWhoMayWhat(t *testing.T) {
 		"no executors":     {acquire(b, asked(0)), codes.InvalidArgument, "executors: 0 is out of range 1 to 4096"},
 		"too many":         {acquire(b, many), codes.ResourceExhausted, "limits.max_executors"},
 		"short ttl":        {acquire(b, short), codes.InvalidArgument, "ttl: 1s is out of range 2s to 1h0m0s"},
+		"escapes":          {acquire(b, escapes), codes.InvalidArgument, "account: "},
 		"no function":      {acquire(b, &api.AcquireRequest{Executors: 1}), codes.InvalidArgument, "function: missing"},
 		"infeasible":       {acquire(b, huge), codes.FailedPrecondition, "no node of the cluster can hold an executor of 1 core and 1024G"},
 		"foreign renew":    {foreign, codes.NotFound, "no lease 1"},

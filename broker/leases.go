@@ -5,7 +5,9 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -249,11 +251,22 @@ func (s *state) tasks(id uint64, add store.Totals, tasks []store.Task) {
 
 // trim bounds a task's record: the latest attempts, the beginning of each text.
 func trim(t *api.TaskRecord) {
-	t.Name = t.Name[:min(len(t.Name), maxText)]
+	t.Name = cut(t.Name)
 	t.Attempts = t.Attempts[max(0, len(t.Attempts)-maxAttempts):]
 	for _, a := range t.Attempts {
-		a.Error = a.Error[:min(len(a.Error), maxText)]
+		a.Error = cut(a.Error)
 	}
+}
+
+// cut bounds a text that a client says, and makes it one line that is safe on anybody's terminal.
+func cut(text string) string {
+	text = strings.ToValidUTF8(text[:min(len(text), maxText)], "")
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // caller is who makes the call.
