@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CARRIER_PATIENCE_MS = 2000 };
+enum { CARRIER_PATIENCE_MS = 2000, YIELD_EVERY = 128 };
 
 int64_t gf_now(void) {
 	struct timespec t;
@@ -102,6 +102,7 @@ int gf_progress(struct gf_conn *c, int64_t spin_ns, struct gf_completion *out, i
 			if (until == 0) until = now + spin_ns;
 			if (now >= until) return 0;
 		}
+		if (i % YIELD_EVERY == YIELD_EVERY - 1) sched_yield(); /* to the worker, if it has no other processor */
 		pause_cpu();
 	}
 }

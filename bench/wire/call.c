@@ -58,6 +58,7 @@ static void ping(struct state *t, const struct job *j, struct samples *s) {
 	uint64_t begin = ticks(), last = begin;
 
 	for (uint32_t i = 0; i < j->rounds; i++) {
+		last = think(j->mode, last);
 		memcpy(gf_request(t->conn, slot), t->input, j->size);
 		int n = gf_call(t->conn, slot, j->size, j->size, 0, j->mode == MODE_BLOCK ? 0 : 1000000, done, BATCH);
 		harvest(t, done, n, (int)j->mode);
@@ -117,6 +118,7 @@ void product(char **argv) {
 	t.input = calloc(1, o.buffer_bytes);
 	t.output = calloc(1, o.buffer_bytes);
 	if (t.input == NULL || t.output == NULL) die("call", "out of memory");
+	settle(0);
 	serve(run, &t);
 	gf_close(t.conn);
 }

@@ -3,14 +3,15 @@
 #define _GNU_SOURCE
 #include "wire.h"
 
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <signal.h>
 #include <time.h>
 
-enum { MAX_ROUNDS = 10 * 1000 * 1000 };
+enum { MAX_ROUNDS = 10 * 1000 * 1000, THINK_NS = 100 * 1000 };
 
 static double tick_ns = 1;
 
@@ -48,6 +49,27 @@ uint64_t ticks_ns(uint64_t t) { return (uint64_t)((double)t * tick_ns); }
 void sample(struct samples *s, uint64_t t) {
 	uint64_t ns = ticks_ns(t);
 	s->ns[s->count++] = ns > UINT32_MAX ? UINT32_MAX : (uint32_t)ns;
+}
+
+uint64_t think(uint32_t mode, uint64_t last) {
+	struct timespec pause = {.tv_nsec = THINK_NS};
+
+	if (mode != MODE_BLOCK) return last;
+	nanosleep(&pause, NULL);
+	return ticks();
+}
+
+void settle(int last) {
+	cpu_set_t all, one;
+	int found = -1;
+
+	if (sched_getaffinity(0, sizeof all, &all) != 0) return;
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		if (CPU_ISSET(i, &all) && (found < 0 || last)) found = i;
+	}
+	CPU_ZERO(&one);
+	CPU_SET(found, &one);
+	sched_setaffinity(0, sizeof one, &one);
 }
 
 void serve(runner *run, void *state) {

@@ -43,6 +43,7 @@ struct side {
 	struct peer_info remote;
 	struct fi_context2 receive[RECEIVES], send[WINDOW];
 	uint32_t sent, got, in_flight, next;
+	uint8_t *newest;
 	int wait_fd, channel;
 };
 
@@ -51,6 +52,8 @@ static void check(struct side *s, const char *what, long rc) {
 }
 
 static uint8_t *out(struct side *s) { return s->memory + LARGEST; }
+/* arrived is where the newest payload lies: as in an invocation it is copied out on one side and echoed on the other. */
+static uint8_t *arrived(struct side *s, uint32_t size) { return size > EAGER ? s->memory : s->newest; }
 static uint8_t *receive_at(struct side *s, int i) { return s->memory + 2 * LARGEST + (size_t)i * EAGER; }
 
 static void open_side(struct side *s, const char *provider, const char *host) {
@@ -115,6 +118,7 @@ static int poll_cq(struct side *s) {
 		} else if (c >= s->receive && c < s->receive + RECEIVES) {
 			int k = (int)(c - s->receive);
 			s->got++;
+			s->newest = receive_at(s, k);
 			check(s, "fi_recv", fi_recv(s->ep, receive_at(s, k), EAGER, s->desc, FI_ADDR_UNSPEC, c));
 		} else if (c != NULL) {
 			s->in_flight--;
@@ -158,7 +162,7 @@ static void await(struct side *s, uint32_t want, uint32_t mode) {
 	while (s->got < want) step(s, mode);
 }
 
-static void settle(struct side *s) {
+static void drain(struct side *s) {
 	while (s->in_flight > 0) poll_cq(s);
 }
 
@@ -171,13 +175,15 @@ static void respond(struct side *s, const struct job *j) {
 	} else {
 		for (uint32_t i = 1; i <= j->rounds; i++) {
 			await(s, i, j->mode);
+			memcpy(out(s), arrived(s, j->size), j->size);
 			push(s, j->size, j->mode);
 		}
 	}
-	settle(s);
+	drain(s);
 }
 
 static void run(void *state, const struct job *j, struct samples *r) {
+	static uint8_t input[LARGEST];
 	struct side *s = state;
 	char c;
 
@@ -187,12 +193,15 @@ static void run(void *state, const struct job *j, struct samples *r) {
 	uint64_t begin = ticks(), last = begin;
 	for (uint32_t i = 1; i <= j->rounds; i++) {
 		if (j->mode == MODE_STREAM) {
-			while (s->in_flight >= WINDOW) poll_cq(s);
+			while (s->in_flight >= j->in_flight && s->in_flight > 0) poll_cq(s);
 			push(s, j->size, MODE_STREAM);
 			continue;
 		}
+		last = think(j->mode, last);
+		memcpy(out(s), input, j->size);
 		push(s, j->size, j->mode);
 		await(s, i, j->mode);
+		memcpy(input, arrived(s, j->size), j->size);
 		uint64_t end = ticks();
 		sample(r, end - last);
 		last = end;
@@ -202,7 +211,7 @@ static void run(void *state, const struct job *j, struct samples *r) {
 		await(s, 1, MODE_SPIN);
 		last = ticks();
 	}
-	settle(s);
+	drain(s);
 	r->total_ns = ticks_ns(last - begin);
 }
 
@@ -217,6 +226,7 @@ void bare_ofi(const char *provider, const char *host) {
 	s.channel = pair[other == 0];
 	close(pair[other != 0]);
 	if (other == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
+	settle(other == 0);
 	open_side(&s, provider, host);
 	meet(&s);
 	if (other != 0) {

@@ -23,8 +23,12 @@ struct samples {
 uint64_t ticks(void);
 /* calibrate measures what a tick lasts, once. */
 void calibrate(void);
+/* settle keeps this process on the first processor that it may use, or on the last. */
+void settle(int last);
 uint64_t ticks_ns(uint64_t ticks);
 void sample(struct samples *s, uint64_t ticks);
+/* think lets the other side fall asleep before a round trip in MODE_BLOCK. It returns when the trip begins. */
+uint64_t think(uint32_t mode, uint64_t last);
 
 static inline void pause_cpu(void) {
 #if defined(__x86_64__)

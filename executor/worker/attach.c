@@ -15,12 +15,15 @@ void worker_tell(struct worker *w, const struct gf_command *command) {
 	if (send(w->command, command, sizeof *command, MSG_NOSIGNAL) < 0) _exit(1);
 }
 
-static void spin_budget(struct worker *w) {
+/* recount follows a change of the connections. */
+static void recount(struct worker *w) {
 	w->spin_ns = 0;
+	w->ring_count = 0;
 	for (int i = 0; i < GF_MAX_CONNECTIONS; i++) {
 		struct connection *c = &w->connections[i];
 		if (c->used && c->spin_ns < 0) w->spin_ns = INT64_MAX;
 		if (c->used && c->spin_ns > w->spin_ns) w->spin_ns = c->spin_ns;
+		if (c->used && !c->dead && c->carrier == GF_RING) w->rings[w->ring_count++] = c;
 	}
 }
 
@@ -35,7 +38,7 @@ static void detach(struct worker *w, struct connection *c) {
 	if (c->worker_wake >= 0) close(c->worker_wake);
 	if (c->client_wake >= 0) close(c->client_wake);
 	memset(c, 0, sizeof *c);
-	spin_budget(w);
+	recount(w);
 }
 
 static int attach_ring(struct connection *c, const struct gf_layout *l, const int fds[RING_FDS], char *why, size_t n) {
@@ -106,7 +109,7 @@ static void attach(struct worker *w, const struct gf_command *in, int fds[RING_F
 			out.base = c->memory.base;
 		}
 		if (rc != 0) c->dead = 1;
-		spin_budget(w);
+		recount(w);
 	}
 	out.status = rc == 0 ? GF_OK : GF_BAD_REQUEST;
 	worker_tell(w, &out);

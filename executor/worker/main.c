@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 
 #include "worker.h"
 
-enum { FD_COMMAND = 3, FD_STATE = 4 };
+enum { FD_COMMAND = 3, FD_STATE = 4, YIELD_EVERY = 128 };
 
 static struct worker self;
 
@@ -26,10 +27,7 @@ static inline void pause_cpu(void) {
 static int serve_round(struct worker *w) {
 	int served = 0;
 
-	for (int i = 0; i < GF_MAX_CONNECTIONS; i++) {
-		struct connection *c = &w->connections[i];
-		if (c->used && !c->dead && c->carrier == GF_RING) served += serve_ring(w, c);
-	}
+	for (uint32_t i = 0; i < w->ring_count; i++) served += serve_ring(w, w->rings[i]);
 	return served + serve_ofi(w);
 }
 
@@ -39,9 +37,8 @@ static nfds_t arm(struct worker *w, struct pollfd *p, int lower_only) {
 	int ready = 0, fd;
 
 	p[n++] = (struct pollfd){.fd = w->command, .events = POLLIN};
-	for (int i = 0; i < GF_MAX_CONNECTIONS; i++) {
-		struct connection *c = &w->connections[i];
-		if (!c->used || c->dead || c->carrier != GF_RING) continue;
+	for (uint32_t i = 0; i < w->ring_count; i++) {
+		struct connection *c = w->rings[i];
 		if (lower_only) {
 			atomic_store(&c->view.shared->worker_sleeps, 0);
 			continue;
@@ -86,6 +83,7 @@ static void loop(struct worker *w) {
 		}
 		if (atomic_load_explicit(&w->state->commands, memory_order_relaxed) != w->seen_commands) worker_commands(w);
 		if (++idle % 32 == 0 && (w->spin_ns == 0 || worker_now() - w->mark > w->spin_ns)) rest(w);
+		if (idle % YIELD_EVERY == 0) sched_yield(); /* to the client, if it has no other processor */
 		pause_cpu();
 	}
 }

@@ -31,6 +31,8 @@ struct worker {
 	const char *host, *provider;
 	struct gf_ofi *ofi; /* opened by GF_OP_FABRIC, or with the first connection that needs it */
 	struct connection connections[GF_MAX_CONNECTIONS];
+	struct connection *rings[GF_MAX_CONNECTIONS]; /* those on the ring, close together because they are polled */
+	uint32_t ring_count;
 	uint32_t seen_commands;
 	int64_t spin_ns; /* the longest of all connections, INT64_MAX for always */
 	int64_t mark;    /* end of the last request or of the last sleep */
