@@ -131,7 +131,11 @@ func (s *Server) Run(ctx context.Context) error {
 		link, err := s.admit(conn)
 		if err != nil {
 			_ = conn.Close()
-			s.cfg.Log.Warn("executor's connection refused", "error", err)
+			// Any user of the node may come here as often as he likes: the log does not grow with that.
+			if refused++; time.Since(said) >= time.Second {
+				s.cfg.Log.Warn("executor's connection refused", "error", err, "refused", refused)
+				refused, said = 0, time.Now()
+			}
 			continue
 		}
 		wg.Go(func() { s.read(ctx, link) })
