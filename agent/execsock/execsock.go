@@ -111,6 +111,8 @@ func (s *Server) Run(ctx context.Context) error {
 			s.cfg.Log.Warn("executors' socket was gone and is made anew", "path", s.cfg.Path, "error", err)
 		})
 	})
+	var refused int
+	var said time.Time
 	for {
 		conn, err := s.l.AcceptUnix()
 		if err != nil {
