@@ -12,6 +12,7 @@ void gl_remote_claim(spank_t spank, int argc, char *argv[]);
 void gl_options_register(spank_t spank);
 
 /* slurmstepd: what was said, as flags of a claim and in the environment of the job's processes. */
+void gl_options_inherit(spank_t spank);
 uint16_t gl_options_flags(void);
 void gl_options_environment(spank_t spank);
 

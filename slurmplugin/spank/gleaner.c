@@ -33,6 +33,7 @@ int slurm_spank_init(spank_t spank, int argc, char *argv[])
 int slurm_spank_init_post_opt(spank_t spank, int argc, char *argv[])
 {
 	if (spank_context() == S_CTX_REMOTE) {
+		gl_options_inherit(spank);
 		gl_remote_claim(spank, argc, argv);
 		gl_options_environment(spank);
 	}

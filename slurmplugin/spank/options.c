@@ -48,6 +48,22 @@ uint16_t gl_options_flags(void)
 	return share[0] == 'y' ? GL_FLAG_SHARE_YES : GL_FLAG_SHARE_NO;
 }
 
+/* srun hands options to slurmstepd. Those of sbatch and salloc travel in the job's environment, under a name that Slurm's own reader
+ * misses where --export keeps the rest of the environment away. */
+void gl_options_inherit(spank_t spank)
+{
+	static const char *const variables[GL_OPTIONS] = {
+		"SLURM_SPANK__SLURM_SPANK_OPTION_gleaner_gleaner",
+		"SLURM_SPANK__SLURM_SPANK_OPTION_gleaner_gleaner_executors",
+		"SLURM_SPANK__SLURM_SPANK_OPTION_gleaner_gleaner_mem",
+	};
+	char value[64];
+	for (int i = 0; i < GL_OPTIONS; i++) {
+		if (given[i][0] == '\0' && spank_getenv(spank, variables[i], value, sizeof value) == ESPANK_SUCCESS)
+			(void)take(i, value, 1);
+	}
+}
+
 void gl_options_environment(spank_t spank)
 {
 	for (int i = 0; i < GL_OPTIONS; i++) {
