@@ -28,6 +28,8 @@ func TestParse(t *testing.T) {
 			Command{Options: []string{"--"}, Script: "job.sh", Args: []string{"-x"}, Wish: Wish{Executors: "3"}}},
 		"script on standard input": {"--cores-per-executor 2 --export NONE",
 			Command{Options: []string{"--export", "NONE"}, Export: "NONE", Wish: Wish{Cores: "2"}}},
+		"a function": {"--function ./mine.so:f -n1 job.sh",
+			Command{Options: []string{"-n1"}, Script: "job.sh", Wish: Wish{Function: "./mine.so:f"}}},
 		"no-kill": {"-k job.sh", Command{Options: []string{"-k"}, Script: "job.sh"}},
 	}
 	for name, test := range tests {
@@ -101,12 +103,12 @@ func TestCall(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
-	for _, bad := range []Wish{{Executors: "0"}, {Executors: "x"}, {Cores: "2000"}, {Memory: "much"}} {
+	for _, bad := range []Wish{{Executors: "0"}, {Executors: "x"}, {Cores: "2000"}, {Memory: "much"}, {Function: "a,b.so:f"}} {
 		if bad.Check() == nil {
 			t.Errorf("%+v passes", bad)
 		}
 	}
-	if err := (Wish{Executors: "8", Memory: "512M", Cores: "2"}).Check(); err != nil {
+	if err := (Wish{Executors: "8", Memory: "512M", Cores: "2", Function: "mine.so:f"}).Check(); err != nil {
 		t.Error(err)
 	}
 }
