@@ -52,6 +52,9 @@ func (s *shapes) set(job uint32, sh shape) {
 	if s.of == nil {
 		s.of = map[uint32]shape{}
 	}
+	if old, twice := s.of[job]; twice { // a killed slurmctld forgets its youngest jobs, which may still run, and uses their numbers again
+		sh.cpus, sh.mib = min(sh.cpus, old.cpus), min(sh.mib, old.mib)
+	}
 	s.of[job] = sh
 }
 

@@ -6,6 +6,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Cgroup is one harvested executor, joined over the controllers.
@@ -24,6 +25,7 @@ type Cgroup struct {
 type machine struct {
 	root     string
 	scontrol func(args ...string) (string, error)
+	patience time.Duration
 }
 
 func (m machine) read(elem ...string) string {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,9 +29,9 @@ func look(m machine, parent string, j job) Finding {
 	if f.Processes == 0 {
 		against("no process can be seen in /proc")
 	}
-	f.Harvested = append(f.Harvested, bounded(m.harvested(parent, node, all), before)...)
+	f.Harvested = append(f.Harvested, m.settled(parent, node, bounded(m.harvested(parent, node, all), before))...)
 	f.Elsewhere = elsewhere(all, parent, node)
-	for _, p := range strays(all, parent) {
+	for _, p := range m.strays(all, parent) {
 		against("process %d (%s) is an executor outside of %s", p.pid, p.exe, parent)
 	}
 
@@ -67,6 +68,30 @@ func bounded(now, before []Cgroup) []Cgroup {
 		}
 	}
 	return now
+}
+
+// making is how long a sandbox may be in the making: its first process waits in a cgroup that has no bounds yet.
+const making = 500 * time.Millisecond
+
+// settled looks again at what has no bounds until it has some, or is gone; what remains without counts as it is.
+func (m machine) settled(parent, node string, list []Cgroup) []Cgroup {
+	deadline := time.Now().Add(making + m.patience)
+	var settled []Cgroup
+	for _, c := range list {
+		for len(c.Pids) > 0 && (c.MemoryLimit < 0 || c.QuotaCores < 0) && time.Now().Before(deadline) {
+			now := m.harvested(parent, node, m.processes())
+			i := slices.IndexFunc(now, func(n Cgroup) bool { return n.ID == c.ID })
+			if i < 0 {
+				c.Pids, c.MemoryUsed = nil, 0
+				break
+			}
+			if c = now[i]; c.MemoryLimit < 0 || c.QuotaCores < 0 {
+				time.Sleep(making / 50)
+			}
+		}
+		settled = append(settled, c)
+	}
+	return settled
 }
 
 // judge compares sums. On a node that the job has alone nothing may be left; else all must fit beside all started jobs.
@@ -255,8 +280,8 @@ func elsewhere(all []process, parent, node string) int {
 }
 
 // strays finds executors and workers that run outside of every harvested cgroup: those of the installation that the witness came with,
-// if it came with one.
-func strays(all []process, parent string) []process {
+// if it came with one. Those in the witness's own mount namespace are in no sandbox: somebody tries them by hand.
+func (m machine) strays(all []process, parent string) []process {
 	var found []process
 	own := ""
 	if exe, err := os.Executable(); err == nil {
@@ -268,6 +293,11 @@ func strays(all []process, parent string) []process {
 	for _, p := range all {
 		name := filepath.Base(p.exe)
 		if !strings.HasPrefix(p.exe, own) || !strings.Contains(p.exe, "/libexec/gleaner/") || (name != "executor" && name != "worker") {
+			continue
+		}
+		here, _ := os.Readlink(filepath.Join(m.root, "proc", fmt.Sprint(m.self()), "ns/mnt"))
+		there, _ := os.Readlink(filepath.Join(m.root, "proc", fmt.Sprint(p.pid), "ns/mnt"))
+		if there != "" && there == here {
 			continue
 		}
 		if !slices.ContainsFunc(p.cgroups, func(path string) bool { return strings.Contains(path, "/"+parent+"/") }) {

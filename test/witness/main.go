@@ -46,11 +46,11 @@ type Finding struct {
 func main() {
 	parent := flag.String("parent", cmp.Or(os.Getenv("WITNESS_PARENT"), "gleaner"), "cgroup above the harvested ones")
 	out := flag.String("out", os.Getenv("WITNESS_OUT"), "folder for the findings")
-	patience := flag.Duration("patience", 0, "how long to ask again while slurmctld does not answer")
+	patience := flag.Duration("patience", 0, "how long to ask again while slurmctld does not answer, or a sandbox has no bounds")
 	flag.Parse()
 
 	start := time.Now()
-	f := look(machine{root: "/", scontrol: patient(scontrol, *patience)}, *parent, job{get: os.Getenv})
+	f := look(machine{root: "/", scontrol: patient(scontrol, *patience), patience: *patience}, *parent, job{get: os.Getenv})
 	f.Schema, f.Time, f.TookMS = "witness/1", start.UTC(), float64(time.Since(start).Microseconds())/1000
 	line, err := json.Marshal(f)
 	if err == nil {

@@ -50,7 +50,7 @@ func TestRealCgroup(t *testing.T) {
 	}
 	f := newFake(t, "0-7", 100)
 	at := func(node string) Finding {
-		return look(machine{"/", f.scontrol}, parent, job{func(name string) string {
+		return look(machine{root: "/", scontrol: f.scontrol}, parent, job{func(name string) string {
 			return map[string]string{"SLURM_JOB_ID": "7", "SLURMD_NODENAME": node}[name]
 		}})
 	}

@@ -85,7 +85,7 @@ func (f *fake) scontrol(args ...string) (string, error) {
 }
 
 func (f *fake) look(env ...string) Finding {
-	return look(machine{f.root, f.scontrol}, "gleaner", job{func(name string) string {
+	return look(machine{root: f.root, scontrol: f.scontrol}, "gleaner", job{func(name string) string {
 		for _, e := range append(env, "SLURM_JOB_ID=7", "SLURMD_NODENAME=n1") {
 			if v, ok := strings.CutPrefix(e, name+"="); ok {
 				return v
@@ -166,6 +166,15 @@ func TestLook(t *testing.T) {
 				f.t.Fatal(err)
 			}
 		}, want: "outside of gleaner"},
+		"no sandbox at all": {ids: "0-1", mem: 100, set: func(f *fake) {
+			f.process(200, "worker", "/elsewhere", "0")
+			for name, to := range map[string]string{"200/exe": "/usr/libexec/gleaner/worker", "200/ns/mnt": "mnt:[1]", "100/ns/mnt": "mnt:[1]"} {
+				f.write("proc/"+name+".part", "")
+				if err := os.Symlink(to, filepath.Join(f.root, "proc", name)); err != nil {
+					f.t.Fatal(err)
+				}
+			}
+		}},
 		"scontrol fails": {ids: "0-1", mem: 100, set: func(f *fake) { delete(f.jobs, "7") }, want: "cannot tell"},
 		"no job":         {ids: "0-1", mem: 100, env: []string{"SLURM_JOB_ID="}, want: "no Slurm job"},
 	}
