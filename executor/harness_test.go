@@ -1,6 +1,7 @@
 package executor_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -23,8 +24,11 @@ import (
 	"github.com/gleaner-hpc/gleaner/fabric"
 )
 
-// built is where the binaries under test and the functions lie.
+// built is where the binaries under test and the functions lie. A machine without compilers is given them in $GLEANER_TEST_BUILT.
 var built string
+
+// provider and host are what the ofi carrier is tested on.
+var provider, host = os.Getenv("GLEANER_TEST_PROVIDER"), cmp.Or(os.Getenv("GLEANER_TEST_HOST"), "127.0.0.1")
 
 func TestMain(m *testing.M) {
 	code, err := buildAndRun(m)
@@ -40,10 +44,25 @@ func buildAndRun(m *testing.M) (int, error) {
 		return 0, err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	built = dir
+	if built = os.Getenv("GLEANER_TEST_BUILT"); built == "" {
+		built = dir
+		if err := build(); err != nil {
+			return 0, err
+		}
+	}
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		return 1, err
+	}
+	return code, nil
+}
+
+// build makes worker, executor and functions.
+func build() error {
+	dir := built
 	sources, err := filepath.Glob("worker/*.c")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	worker := append([]string{"-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-I../fabric", "-o", dir + "/worker"}, sources...)
 	worker = append(worker, "../fabric/layout.c", "../fabric/ofi.c", "../fabric/libfabric.c", "-ldl", "-lpthread")
@@ -56,14 +75,10 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	for _, c := range commands {
 		if out, err := c.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("%v: %w: %s", c.Args, err, out)
+			return fmt.Errorf("%v: %w: %s", c.Args, err, out)
 		}
 	}
-	code := m.Run()
-	if err := goleak.Find(); code == 0 && err != nil {
-		return 1, err
-	}
-	return code, nil
+	return nil
 }
 
 // bench is one executor with an agent played by the test.
@@ -94,7 +109,7 @@ func start(t testing.TB, library string, changes ...change) *bench {
 	digest := sha256.Sum256(code)
 	b := &bench{t: t, key: private, library: code, exited: make(chan struct{}), assign: wire.Assign{
 		Executor: "7-1", Lease: 7, Job: 42, PublicKey: public, Symbol: "run", Digest: digest[:], CodeBytes: uint64(len(code)), BufferBytes: 8 << 20,
-		Cores: 1, ListenHost: "127.0.0.1", OrphanTimeout: time.Minute,
+		Cores: 1, ListenHost: host, Provider: provider, OrphanTimeout: time.Minute,
 	}}
 	for _, change := range changes {
 		change(&b.assign)

@@ -19,4 +19,9 @@ $(BUILD)/test/fabric-ring-tsan: fabric/ctest/ring_test.c $(FABRIC_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -fsanitize=thread -o $@ fabric/ctest/ring_test.c -lpthread
 
-C_TESTS += $(FABRIC_TESTS)
+# Without sanitizers: libfabric's providers do not bear them.
+$(BUILD)/test/fabric-revoke: fabric/ctest/revoke_test.c fabric/ofi.c fabric/libfabric.c $(FABRIC_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Ifabric -o $@ fabric/ctest/revoke_test.c fabric/libfabric.c -ldl -lpthread
+
+C_TESTS += $(FABRIC_TESTS) $(BUILD)/test/fabric-revoke
