@@ -25,7 +25,11 @@ $(BUILD)/test/gleaner-share: client/c/ctest/share_test.c client/c/shareframe.c c
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all -o $@ client/c/ctest/share_test.c client/c/shareframe.c
 
-C_TESTS += $(BUILD)/test/gleaner-share
+$(BUILD)/test/gleaner-pool: client/c/ctest/pool_test.c client/c/pool.c $(LIBGLEANER_HEADERS) fabric/ctest/tap.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all -o $@ client/c/ctest/pool_test.c client/c/pool.c -lpthread
+
+C_TESTS += $(BUILD)/test/gleaner-share $(BUILD)/test/gleaner-pool
 
 # Run by test/libgleaner, against executors that it starts.
 $(BUILD)/test/libgleaner-asan: LIBGLEANER_CHECK := -fsanitize=address,undefined -fno-sanitize-recover=all

@@ -11,8 +11,9 @@
  *	           ▲                                       │  └─▶ HELD: killed once too often; an eviction may yet explain it
  *	           └───────────────────────────────────────┴───────┘
  *
- * mu guards everything but what is atomic or said to be somebody's own. No one copies payloads, submits, sleeps or makes a system
- * call with it held (a thread that waits for a call is woken). In POSTING and DELIVERING the call is that thread's own. */
+ * mu guards everything but what is atomic or said to be somebody's own. On the way of a call nobody copies more than SMALL_COPY,
+ * submits, polls or makes a system call with it held, but for waking a thread that sleeps. In POSTING and DELIVERING the call is
+ * that thread's own. */
 #ifndef GLEANER_INSIDE_H
 #define GLEANER_INSIDE_H
 
