@@ -76,6 +76,9 @@ func (m *model) claim(t *rapid.T) {
 		Job: uint32(rapid.IntRange(1, 4).Draw(t, "job")), Memory: uint64(rapid.IntRange(0, 600).Draw(t, "memory")), Since: m.now, Origin: ledger.Gate,
 		Cores: coreset.Of(rapid.SliceOfN(rapid.IntRange(0, modelCores-1), 0, 4).Draw(t, "claimed")...),
 	}
+	if rapid.Bool().Draw(t, "with a GPU") {
+		h.GPUs = coreset.Of(rapid.IntRange(0, 1).Draw(t, "GPU"))
+	}
 	m.l.Claim(h)
 	h, _ = m.l.Job(h.Job)
 	m.holds[h.Job] = h

@@ -40,6 +40,8 @@ func TestModel(t *testing.T) {
 			"report":  m.report,
 			"release": func(t *rapid.T) { m.l.Release(m.job(t), m.now) },
 			"remove":  m.remove,
+			"condemn": m.condemn,
+			"seen":    m.seen,
 			"wait": func(t *rapid.T) {
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 20).Draw(t, "seconds")) * time.Second)
 				m.l.Settle(m.now)
@@ -60,7 +62,7 @@ func (m *model) reserve(t *rapid.T) {
 		m.now = m.now.Add(claimWithin)
 		m.l.Settle(m.now)
 	}
-	need := Need{rapid.IntRange(1, 2).Draw(t, "n"), uint64(rapid.IntRange(1, 200).Draw(t, "memory")), rapid.IntRange(0, 1).Draw(t, "gpus")}
+	need := Need{rapid.IntRange(1, 2).Draw(t, "n"), uint64(rapid.IntRange(1, 400).Draw(t, "memory")), rapid.IntRange(0, 1).Draw(t, "gpus")}
 	free := m.l.Free(m.now)
 	m.next++
 	e, err := m.l.Reserve(fmt.Sprintf("1-%d", m.next), 1, need, m.now)
@@ -80,6 +82,9 @@ func (m *model) reserve(t *rapid.T) {
 
 func (m *model) claim(t *rapid.T) {
 	h := Hold{Job: m.job(t), Cores: m.cores(t), Memory: uint64(rapid.IntRange(0, 700).Draw(t, "memory")), Since: m.now, Origin: Gate}
+	if rapid.Bool().Draw(t, "with a GPU") {
+		h.GPUs = coreset.Of(rapid.IntRange(0, 1).Draw(t, "GPU"))
+	}
 	m.l.Claim(h)
 	if rapid.Bool().Draw(t, "at once") {
 		m.evictFor(t, h.Job)
@@ -204,6 +209,35 @@ func (m *model) report(t *rapid.T) {
 	}
 }
 
+// condemn: an executor that dies still holds what it held.
+func (m *model) condemn(t *rapid.T) {
+	if list := m.l.Executors(); len(list) > 0 {
+		e := rapid.SampledFrom(list).Draw(t, "condemned")
+		if first := m.l.Condemn(e.ID); first == e.Condemned {
+			t.Fatalf("condemn %v: %v", e, first)
+		}
+	}
+}
+
+// seen: nothing is admitted beside a job that runs here and has said nothing.
+func (m *model) seen(t *rapid.T) {
+	local := map[uint32]bool{}
+	for range rapid.IntRange(0, 2).Draw(t, "seen") {
+		local[m.job(t)] = true
+	}
+	for _, job := range m.l.Seen(local, m.now) {
+		if h, held := m.l.Job(job); held && (h.All || !h.Cores.Empty()) || !local[job] {
+			t.Fatalf("job %d is unheard of, and is %v", job, h)
+		}
+	}
+	if ok, _ := m.l.Admitting(m.now); ok && m.l.Unheard() {
+		t.Fatal("admits beside a job that has claimed nothing")
+	}
+	if len(local) == 0 && m.l.Unheard() {
+		t.Fatal("a job that is seen no more is waited for")
+	}
+}
+
 func (m *model) remove(t *rapid.T) {
 	if list := m.l.Executors(); len(list) > 0 {
 		m.l.Remove(rapid.SampledFrom(list).Draw(t, "executor").ID)
@@ -222,6 +256,16 @@ func (m *model) check(t *rapid.T) {
 	}
 	if cores.Has(modelCores-1) || memory > modelMemory-100 {
 		t.Fatalf("the reserve is lent: cores %v, %d bytes", cores, memory)
+	}
+	jobs := uint64(0)
+	for _, h := range m.l.Jobs() {
+		jobs = min(jobs+h.Memory, modelMemory)
+	}
+	for _, h := range m.l.Jobs() {
+		clear := memory <= modelMemory-jobs && !h.GPUs.Overlaps(gpus) && !(h.All && !cores.Empty()) && !h.Cores.Overlaps(cores)
+		if got := m.l.Clear(h.Job); got != clear {
+			t.Fatalf("job %v: clear says %v beside cores %v, GPUs %v and %d bytes of executors", h, got, cores, gpus, memory)
+		}
 	}
 	leased := m.l.Leased()
 	if leased.Cores != cores.Len() || leased.Memory != memory {

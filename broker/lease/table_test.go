@@ -179,12 +179,20 @@ func TestScripts(t *testing.T) {
 // TestModel does random steps and checks the invariants after each.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := &model{now: epoch0, used: map[string]uint64{}, ended: map[uint64]bool{}, epochs: map[uint64]uint64{}, held: map[string]string{}}
+		m := &model{now: epoch0, used: map[string]uint64{}, ended: map[uint64]bool{}, epochs: map[uint64]uint64{}, held: map[string]string{}, reported: map[string]bool{}}
 		m.table, _ = NewTable(m.now, 1, nil, nil)
 		lease := rapid.Uint64Range(1, 12)
 		node := rapid.SampledFrom([]string{"n1", "n2", "n3"})
-		executor := func(t *rapid.T) string {
-			return fmt.Sprintf("%d-%d", lease.Draw(t, "lease"), rapid.IntRange(1, 6).Draw(t, "n"))
+		// executor is mostly one that is there, on its node.
+		executor := func(t *rapid.T) (id, where string) {
+			on, at := node.Draw(t, "node"), node.Draw(t, "mostly the same")
+			if rapid.IntRange(0, 3).Draw(t, "stranger") > 0 {
+				at = on
+			}
+			if ids := m.table.OnNode(at); len(ids) > 0 {
+				return rapid.SampledFrom(ids).Draw(t, "executor"), on
+			}
+			return fmt.Sprintf("%d-%d", lease.Draw(t, "lease"), rapid.IntRange(1, 6).Draw(t, "n")), on
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"acquire": func(t *rapid.T) {
@@ -193,12 +201,22 @@ func TestModel(t *testing.T) {
 			"renew":   func(t *rapid.T) { m.renew(t, lease.Draw(t, "lease")) },
 			"release": func(t *rapid.T) { m.table.End(m.now, lease.Draw(t, "lease"), api.EndReason_RELEASED, "") },
 			"place":   func(t *rapid.T) { m.table.Place(m.now, lease.Draw(t, "lease"), node.Draw(t, "node")) },
-			"ready":   func(t *rapid.T) { m.table.Ready(m.now, executor(t), node.Draw(t, "node"), "a", "l") },
+			"ready": func(t *rapid.T) {
+				id, on := executor(t)
+				m.table.Ready(m.now, id, on, "a", "l")
+			},
 			"gone": func(t *rapid.T) {
 				reason := rapid.SampledFrom([]api.EndReason{api.EndReason_EVICTED, api.EndReason_REFUSED, api.EndReason_EXECUTOR_FAILED}).Draw(t, "reason")
-				m.table.Gone(m.now, executor(t), node.Draw(t, "node"), reason, "")
+				id, on := executor(t)
+				m.gone(t, id, on, reason)
 			},
-			"node gone": func(t *rapid.T) { m.table.NodeGone(m.now, node.Draw(t, "node"), api.EndReason_NODE_LOST, "") },
+			"node gone": func(t *rapid.T) {
+				on := node.Draw(t, "node")
+				for _, id := range m.table.OnNode(on) {
+					m.reported[id] = true
+				}
+				m.table.NodeGone(m.now, on, api.EndReason_NODE_LOST, "")
+			},
 			"job ended": func(t *rapid.T) { m.table.JobEnded(m.now, uint32(rapid.IntRange(0, 3).Draw(t, "job"))) },
 			"time": func(t *rapid.T) {
 				m.now = m.now.Add(time.Duration(rapid.IntRange(1, 20).Draw(t, "seconds")) * time.Second)
@@ -223,6 +241,20 @@ type model struct {
 	ended  map[uint64]bool
 	epochs map[uint64]uint64
 	held   map[string]string // started and neither stopped nor gone → node
+	// reported are those whose end a node has told; of all others the node has to be told.
+	reported map[string]bool
+}
+
+// gone: a node speaks for its own executors only.
+func (m *model) gone(t *rapid.T, id, on string, reason api.EndReason) {
+	x := m.table.Executor(id)
+	theirs := x != nil && x.Node == on
+	if theirs {
+		m.reported[id] = true
+	}
+	if known := m.table.Gone(m.now, id, on, reason, ""); known != theirs {
+		t.Fatalf("node %s says that %s is gone, which is %+v: taken as %v", on, id, x, known)
+	}
 }
 
 func (m *model) renew(t *rapid.T, id uint64) {
@@ -243,13 +275,18 @@ func (m *model) check(t *rapid.T) {
 		}
 		m.used[x.ID], m.held[x.ID] = x.Epoch, x.Node
 	}
+	stopped := map[string]bool{}
 	for _, stop := range fx.Stops {
+		stopped[stop.ID] = true
 		if m.held[stop.ID] == stop.Node {
 			delete(m.held, stop.ID)
 		}
 	}
 	for _, e := range fx.Events {
 		if e.Kind == Left {
+			if id := e.Executor.ID; !m.reported[id] && !stopped[id] {
+				t.Fatalf("executor %s left and nobody stops it", id)
+			}
 			delete(m.held, e.Executor.ID)
 		}
 		if e.Kind == Joined && e.Executor.Epoch != m.used[e.Executor.ID] {
