@@ -14,7 +14,7 @@ import (
 )
 
 // endWithin is how long after the last map and job nothing may be left, and everything has to be free again.
-const endWithin = 20 * time.Second
+const endWithin = 30 * time.Second
 
 // end judges what is left when all work is over, and takes the cluster down.
 func (r *run) end() {

@@ -17,6 +17,8 @@ import (
 
 const (
 	tasksPerMap = 30
+	// leaseTTL is how long a lease lives of which a killed broker could not tell its holder.
+	leaseTTL = "12s"
 	// mapWithin bounds a map. Its work is a few seconds; the rest is for faults and for jobs that take every node.
 	mapWithin = 2 * time.Minute
 )
@@ -26,7 +28,7 @@ func (r *run) maps(ctx context.Context, worker int) {
 	random := rand.New(rand.NewPCG(r.cfg.Seed, 100+uint64(worker)))
 	for n := 0; ctx.Err() == nil; n++ {
 		dir := filepath.Join(r.folder, fmt.Sprintf("map-%d-%d", worker, n))
-		args := []string{"--executors", strconv.Itoa(2 + random.IntN(5)), "--mem-per-executor", "128M"}
+		args := []string{"--executors", strconv.Itoa(2 + random.IntN(5)), "--mem-per-executor", "128M", "--ttl", leaseTTL}
 		pause(ctx, 50*time.Millisecond)
 		if err := r.oneMap(dir, args); err != nil {
 			r.violated(fmt.Sprintf("map %d-%d: %v", worker, n, err))
