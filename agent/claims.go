@@ -128,7 +128,7 @@ func (l *loop) evictFor(job uint32, now time.Time) { l.evictFrom(job, now, now) 
 // evictFrom condemns what overlaps the job and ends it, beside the loop.
 func (l *loop) evictFrom(job uint32, received, now time.Time) evict.Plan {
 	h, _ := l.ledger.Job(job)
-	plan := evict.New(h, l.ledger.Overlap(job), received, 0, l.cfg.Evict)
+	plan := evict.New(h, l.ledger.Overlap(job), received, l.cfg.Evict.MaxGrace, l.cfg.Evict)
 	for _, id := range plan.Kill {
 		l.ledger.Condemn(id)
 		if e := l.executors[id]; e != nil {
@@ -138,7 +138,11 @@ func (l *loop) evictFrom(job uint32, received, now time.Time) evict.Plan {
 		}
 	}
 	if len(plan.Kill) > 0 {
-		l.kill(plan.Kill, plan.Reason, plan.Grace, plan.Deadline)
+		var until time.Time
+		if len(plan.Evicted) > 0 {
+			until = received.Add(plan.Grace)
+		}
+		l.kill(plan.Kill, plan.Reason, until.Sub(now), plan.Deadline)
 		l.log.Info("evicting", "job", job, "executors", plan.Kill, "reason", plan.Reason)
 		l.changed(now)
 	}
@@ -205,7 +209,7 @@ func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadlin
 		return
 	}
 	l.act(func(ctx context.Context) func(time.Time) {
-		revoke(links, reason)
+		revoke(links, reason, max(0, grace))
 		if grace > 0 {
 			select {
 			case <-ctx.Done():

@@ -410,9 +410,9 @@ type revocable interface {
 }
 
 // revoke tells executors that their lease is over. One that does not listen is killed without knowing why.
-func revoke(links []revocable, reason string) {
+func revoke(links []revocable, reason string, grace time.Duration) {
 	for _, link := range links {
-		_ = link.Send(apiexec.FromAgent{Revoke: &apiexec.Revoke{Reason: reason}})
+		_ = link.Send(apiexec.FromAgent{Revoke: &apiexec.Revoke{Reason: reason, Grace: grace}})
 	}
 }
 

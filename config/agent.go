@@ -67,6 +67,7 @@ type Fabric struct {
 type Evict struct {
 	WarnTimeout   Duration `toml:"warn_timeout"`
 	OrphanTimeout Duration `toml:"orphan_timeout"`
+	MaxGrace      Duration `toml:"max_grace"`
 }
 
 // LoadAgent reads an agent's file. name, when given, is the node's name and wins over the file's. $GLEANER_BROKER wins over
@@ -135,5 +136,6 @@ func (c *Agent) validate(doc *document) {
 	doc.require(c.Executor.Parked >= 0 && c.Executor.Parked <= 64, "executor.parked", "%d is out of range 0 to 64", c.Executor.Parked)
 	doc.require(c.Executor.ParkedMemory >= 32<<20, "executor.parked_memory", "want at least 32M")
 	doc.require(c.Evict.WarnTimeout >= Duration(time.Second), "evict.warn_timeout", "want at least 1s")
+	doc.require(c.Evict.MaxGrace >= 0 && c.Evict.MaxGrace <= Duration(50*time.Millisecond), "evict.max_grace", "want at most 50ms, which is how long a gate waits for an answer")
 	doc.require(c.Evict.OrphanTimeout >= Duration(time.Second), "evict.orphan_timeout", "want at least 1s")
 }

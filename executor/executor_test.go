@@ -239,6 +239,50 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// What runs may finish within its grace, and no longer.
+func TestRevokedWithGrace(t *testing.T) {
+	for name, c := range map[string]struct {
+		input    string
+		grace    time.Duration
+		finishes bool
+	}{
+		"finishes":       {"w", 5 * time.Second, true},
+		"takes too long": {"l", 30 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := start(t, "functions.so")
+			conn := b.connect(fabric.Options{})
+			pid := make([]byte, 16)
+			n, err := conn.Invoke(within(t), []byte("p"), pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			running, _ := conn.Start([]byte(c.input), 1, 0)
+			if c.finishes {
+				waitAsleep(t, string(pid[:n]))
+			} else {
+				waitBegun(t, string(pid[:n]))
+			}
+			begin := time.Now()
+			if err := jsonframe.Write(b.agent, wire.FromAgent{Revoke: &wire.Revoke{Reason: "evicted", Grace: c.grace}}); err != nil {
+				t.Fatal(err)
+			}
+			var gone *fabric.GoneError
+			if _, err := running.Result(); (err == nil) != c.finishes || err != nil && !errors.As(err, &gone) {
+				t.Errorf("running: %v", err)
+			}
+			select {
+			case <-b.exited:
+			case <-time.After(5 * time.Second):
+				t.Fatal("the executor lives on")
+			}
+			if took := time.Since(begin); !c.finishes && took < c.grace || took > 4*time.Second {
+				t.Errorf("ended after %v of %v", took, c.grace)
+			}
+		})
+	}
+}
+
 func TestRevoked(t *testing.T) {
 	for _, carrier := range carriers {
 		t.Run(carrier, func(t *testing.T) {

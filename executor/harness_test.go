@@ -18,6 +18,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"golang.org/x/sys/unix"
+
 	wire "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/token"
@@ -224,6 +226,22 @@ func waitBegun(t testing.TB, pid string) {
 		}
 	}
 	t.Fatal("function does not begin")
+}
+
+// waitAsleep waits until a function sleeps in its own call of nanosleep.
+func waitAsleep(t testing.TB, pid string) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		b, err := os.ReadFile("/proc/" + pid + "/syscall")
+		if err != nil {
+			t.Skip("cannot see what a process waits for: ", err)
+		}
+		var call int
+		if _, err := fmt.Sscan(string(b), &call); err == nil && (call == unix.SYS_NANOSLEEP || call == unix.SYS_CLOCK_NANOSLEEP) {
+			return
+		}
+	}
+	t.Fatal("function does not sleep")
 }
 
 func residentKiB(t testing.TB, pid int) int {

@@ -33,6 +33,7 @@ type supervisor struct {
 
 	agent     net.Conn // nil while there is none
 	orphan    *time.Timer
+	leaving   leaving
 	assign    *wire.Assign
 	codeLimit atomic.Uint64
 	epoch     uint64
@@ -65,6 +66,7 @@ func Run(ctx context.Context, cfg Config) error {
 	s := &supervisor{
 		cfg: cfg, ctx: ctx, events: make(chan any, 64), exits: make(chan exit), forked: make(chan struct{}, 1),
 		clients: map[uint32]*client{}, orphan: time.NewTimer(defaultOrphan), ticker: time.NewTimer(time.Hour),
+		leaving: leaving{tick: time.NewTimer(time.Hour)},
 	}
 	s.codeLimit.Store(defaultCodeBytes)
 	s.ticker.Stop()
@@ -96,6 +98,11 @@ func (s *supervisor) run() error {
 			s.exited(e)
 		case <-s.ticker.C:
 			s.watch()
+		case <-s.leaving.tick.C:
+			if s.graceOver() {
+				s.revoke(s.leaving.reason)
+				return nil
+			}
 		case <-s.orphan.C:
 			if s.agent == nil {
 				return ErrOrphaned
@@ -123,8 +130,7 @@ func (s *supervisor) handle(event any) (done bool, err error) {
 	case *wire.Assign:
 		return false, s.assigned(e)
 	case *wire.Revoke:
-		s.revoke(e.Reason)
-		return true, nil
+		return s.revoked(e), nil
 	case net.Conn:
 		s.admitConnection(e)
 	case helloEvent:

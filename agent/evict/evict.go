@@ -13,18 +13,22 @@ import (
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/agent/ledger"
+	"github.com/gleaner-hpc/gleaner/api/gate"
 )
 
 // Policy is the site's.
 type Policy struct {
 	// Deadline is how long after the claim a kill has to be confirmed; 0 means DefaultDeadline.
 	Deadline time.Duration
-	// MaxGrace caps what a function gets to finish; 0 means that it gets nothing.
+	// MaxGrace is what a function that runs gets to finish, at most GraceWindow; 0 means that it gets nothing.
 	MaxGrace time.Duration
 }
 
 // DefaultDeadline lies below the gate's second, so that its answer is ours and not its own force.
 const DefaultDeadline = 950 * time.Millisecond
+
+// GraceWindow is the longest grace, from the claim's arrival: as long as a gate waits for an acknowledgement.
+const GraceWindow = gate.AckDeadline
 
 // Plan is what has to happen for one claim, in this order: revoke all, wait for Grace, kill all at once.
 type Plan struct {
@@ -45,7 +49,7 @@ func New(hold ledger.Hold, victims []ledger.Executor, received time.Time, wanted
 	}
 	plan := Plan{
 		Job: hold.Job, Reason: reason(hold),
-		Grace: max(0, min(wanted, p.MaxGrace, deadline/2)), Deadline: received.Add(deadline),
+		Grace: max(0, min(wanted, p.MaxGrace, GraceWindow, deadline/2)), Deadline: received.Add(deadline),
 	}
 	for _, v := range victims {
 		plan.Kill = append(plan.Kill, v.ID)

@@ -34,7 +34,7 @@ func TestPlan(t *testing.T) {
 		},
 		"grace never eats the deadline": {
 			hold: ledger.Hold{Job: 3, GPUs: coreset.Of(1)}, wanted: time.Hour, policy: Policy{Deadline: time.Second, MaxGrace: time.Minute},
-			want: Plan{Job: 3, Kill: []string{"1-2", "1-1", "parked-1"}, Evicted: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 3 needed GPUs 1", Grace: 500 * time.Millisecond, Deadline: at.Add(time.Second)},
+			want: Plan{Job: 3, Kill: []string{"1-2", "1-1", "parked-1"}, Evicted: []string{"1-2", "1-1"}, Bytes: 12, Reason: "evicted: job 3 needed GPUs 1", Grace: GraceWindow, Deadline: at.Add(time.Second)},
 		},
 	}
 	for name, test := range tests {

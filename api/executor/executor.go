@@ -74,4 +74,6 @@ type Failed struct {
 // Revoke says that the lease is over.
 type Revoke struct {
 	Reason string `json:"reason"` // as the client is to read it, such as "evicted: job 12 needed cores 0-3"
+	// Grace is how long the request that runs may go on before the executor ends itself; the sandbox is killed right after it.
+	Grace time.Duration `json:"grace,omitempty"`
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/agent"
 	"github.com/gleaner-hpc/gleaner/agent/coreset"
+	"github.com/gleaner-hpc/gleaner/agent/evict"
 	"github.com/gleaner-hpc/gleaner/agent/jobs"
 	"github.com/gleaner-hpc/gleaner/agent/launch"
 	"github.com/gleaner-hpc/gleaner/agent/ledger"
@@ -85,6 +86,7 @@ func describe(c *config.Agent) (*agent.Config, error) {
 		Socket: c.Agent.Socket, RunDir: c.Agent.RunDir, StateDir: c.Agent.StateDir,
 		Provider: c.Fabric.Provider, ListenHost: c.Executor.Listen,
 		OrphanTimeout: time.Duration(c.Evict.OrphanTimeout), WarnTimeout: time.Duration(c.Evict.WarnTimeout),
+		Evict:          evict.Policy{MaxGrace: time.Duration(c.Evict.MaxGrace)},
 		ThreadsPerCore: 1, MemoryByCores: c.Node.JobMemory == "share",
 		Parking: agent.Parking{Count: c.Executor.Parked, Memory: uint64(c.Executor.ParkedMemory)},
 	}

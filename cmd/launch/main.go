@@ -23,6 +23,7 @@ import (
 type options struct {
 	socket   string
 	agentUID int
+	orphans  time.Duration
 	cleanup  bool
 	cfg      sandbox.Config
 }
@@ -66,6 +67,7 @@ func parse(args []string, log *slog.Logger) (options, error) {
 		o.cfg.Command = strings.Fields(s)
 		return nil
 	})
+	f.DurationVar(&o.orphans, "orphan-timeout", 2*time.Minute, "end all sandboxes when no agent has been connected for this long; as evict.orphan_timeout in agent.toml; 0: never")
 	f.BoolVar(&o.cleanup, "cleanup", false, "end all sandboxes of the node, remove every trace of them, and exit")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -99,5 +101,7 @@ func run(ctx context.Context, o options) error {
 	}
 	go listener.Watch(ctx, func(err error) { o.cfg.Log.Warn("socket was gone and is made anew", "path", o.socket, "error", err) })
 	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
-	return newServer(manager, uint32(o.agentUID), o.cfg.Log).serve(ctx, listener)
+	s := newServer(manager, uint32(o.agentUID), o.cfg.Log)
+	s.orphanTimeout = o.orphans
+	return s.serve(ctx, listener)
 }

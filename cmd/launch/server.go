@@ -45,6 +45,9 @@ type server struct {
 	log     *slog.Logger
 	wg      sync.WaitGroup
 
+	orphanTimeout time.Duration // without an agent, before all sandboxes are ended; 0 means never
+	presence      chan struct{} // an agent has come or gone
+
 	mu    sync.Mutex
 	peers map[*peer]bool
 }
@@ -56,12 +59,13 @@ type peer struct {
 }
 
 func newServer(m manager, uid uint32, log *slog.Logger) *server {
-	return &server{manager: m, uid: uid, log: log, peers: map[*peer]bool{}}
+	return &server{manager: m, uid: uid, log: log, peers: map[*peer]bool{}, presence: make(chan struct{}, 1)}
 }
 
 // serve answers until ctx ends. Calls under way are finished first.
 func (s *server) serve(ctx context.Context, l net.Listener) error {
 	s.wg.Go(func() { s.broadcast(ctx) })
+	s.wg.Go(func() { s.deadMan(ctx) })
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 	defer s.wg.Wait()
@@ -84,6 +88,7 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 		s.mu.Lock()
 		s.peers[p] = true
 		s.mu.Unlock()
+		s.noticed()
 		s.wg.Go(func() { s.converse(ctx, p) })
 	}
 }
@@ -143,6 +148,7 @@ func (s *server) converse(ctx context.Context, p *peer) {
 		s.mu.Lock()
 		delete(s.peers, p)
 		s.mu.Unlock()
+		s.noticed()
 		_ = p.conn.Close()
 	}()
 	slots := make(chan struct{}, maxCalls)

@@ -81,6 +81,46 @@ func TestKillSaysWhatRemains(t *testing.T) {
 	}
 }
 
+// Without an agent sandboxes end, whatever runs in them; with one, or with one that comes back in time, they stay.
+func TestSandboxesEndWithoutAnAgent(t *testing.T) {
+	f := launchtest.NewFake()
+	s := newServer(f, uint32(os.Getuid()), slog.New(slog.DiscardHandler))
+	s.orphanTimeout = 200 * time.Millisecond
+	path := filepath.Join(t.TempDir(), "launch.sock")
+	l, err := sockets.KeepFor(path, 0o600, os.Getuid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.serve(ctx, l) }()
+	t.Cleanup(func() { cancel(); <-done })
+
+	first := launch.Dial(path)
+	if _, err := first.Start(ctx, launchtest.Spec("a-0")); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	second := launch.Dial(path) // in time
+	awaitUp(t, second, true)
+	awaited := time.NewTimer(2 * s.orphanTimeout)
+	<-awaited.C
+	if all, err := second.List(ctx); err != nil || len(all) != 1 || len(f.Kills()) > 0 {
+		t.Fatalf("with an agent: %v, %v, kills %v", all, err, f.Kills())
+	}
+	gone := time.Now()
+	second.Close()
+	for deadline := time.Now().Add(5 * time.Second); len(f.Kills()) == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("a sandbox lives on without an agent")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if after := time.Since(gone); after < s.orphanTimeout {
+		t.Errorf("ended after %v, before the timeout", after)
+	}
+}
+
 func TestRefusalNamesTheReason(t *testing.T) {
 	f := launchtest.NewFake()
 	f.Refuse(errors.New("milli_cpus 5: want 10 to 1024000"))
