@@ -101,7 +101,8 @@ static void poll_ofi(struct gf_conn *c) {
 	struct gf_ofi_received r;
 	int rc;
 
-	while ((rc = gf_ofi_poll(c->ofi, &r)) == 1) {
+	/* Progress is made once: with most providers it is a system call, which would delay what has come. */
+	for (rc = gf_ofi_poll(c->ofi, &r); rc == 1; rc = gf_ofi_waiting(c->ofi) ? gf_ofi_poll(c->ofi, &r) : 0) {
 		const struct gf_message *m = &r.message;
 		int bulk = (m->flags & GF_MESSAGE_INLINE) == 0;
 		if (m->cookie == c->cookie && expected(c, m->slot, m->seq) && (bulk || m->status != GF_OK || m->size == r.payload_bytes)) {

@@ -308,6 +308,8 @@ static int progress(struct gf_ofi *o) {
 
 int gf_ofi_advance(struct gf_ofi *o) { return progress(o); }
 
+int gf_ofi_waiting(const struct gf_ofi *o) { return o->arrived_count > 0; }
+
 int gf_ofi_poll(struct gf_ofi *o, struct gf_ofi_received *r) {
 	struct buffer *b;
 

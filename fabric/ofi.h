@@ -52,6 +52,8 @@ int gf_ofi_send(struct gf_ofi *o, uint64_t peer, const struct gf_message *m, con
 int gf_ofi_poll(struct gf_ofi *o, struct gf_ofi_received *r);
 /* gf_ofi_advance makes progress only: what arrives waits for gf_ofi_poll. */
 int gf_ofi_advance(struct gf_ofi *o);
+/* gf_ofi_waiting says whether gf_ofi_poll has a message at hand. */
+int gf_ofi_waiting(const struct gf_ofi *o);
 void gf_ofi_done(struct gf_ofi *o, uint32_t index);
 const char *gf_ofi_error(const struct gf_ofi *o);
 
