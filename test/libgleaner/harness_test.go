@@ -38,7 +38,10 @@ const (
 var binaries = []string{"build/libexec/gleaner/executor", "build/libexec/gleaner/worker",
 	"build/test/libgleaner-plain", "build/test/libgleaner-asan", "build/test/libgleaner-tsan"}
 
-var library []byte
+var (
+	library []byte
+	folder  string // of the executor's and the worker's copies: a witness of a cluster beside would take those in libexec for its own
+)
 
 func TestMain(m *testing.M) {
 	code, err := buildAndRun(m)
@@ -57,12 +60,14 @@ func buildAndRun(m *testing.M) (int, error) {
 	function := filepath.Join(dir, "function.so")
 	for _, c := range []*exec.Cmd{
 		exec.Command("make", append([]string{"-s", "-C", root}, binaries...)...),
+		exec.Command("cp", filepath.Join(root, binaries[0]), filepath.Join(root, binaries[1]), dir),
 		exec.Command("gcc", "-O1", "-shared", "-fPIC", "-o", function, "testdata/function.c"),
 	} {
 		if out, err := c.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("%v: %w: %s", c.Args, err, out)
 		}
 	}
+	folder = dir
 	if library, err = os.ReadFile(function); err != nil {
 		return 0, err
 	}
@@ -185,7 +190,7 @@ func (w *world) start() string {
 	}
 	defer func() { _ = listener.Close() }()
 	p := &process{exited: make(chan struct{})}
-	p.cmd = exec.Command(binary(w.t, "build/libexec/gleaner/executor"), "--agent", listener.Addr().String(), "--id", id, "--self", dir)
+	p.cmd = exec.Command(filepath.Join(folder, "executor"), "--agent", listener.Addr().String(), "--id", id, "--self", dir)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)

@@ -66,7 +66,7 @@ func TestStorm(t *testing.T) {
 		w.start()
 		w.start()
 		w.announce(time.Hour)
-		cmd := w.command(build, carrier, "storm", "3")
+		cmd := w.command(build, carrier, "storm", "2")
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -122,6 +122,18 @@ func TestLeaseEnds(t *testing.T) {
 	}
 }
 
+// A program that ends without gleaner_finish ends all the same, with its own exit status.
+func TestExitInTheMiddle(t *testing.T) {
+	each(t, func(t *testing.T, build, carrier string) {
+		w := newWorld(t, "work", 0)
+		w.start()
+		w.announce(time.Hour)
+		for range 3 {
+			passes(t, w.command(build, carrier, "leave"), 20*time.Second)
+		}
+	})
+}
+
 // A token that has expired is replaced without anybody's notice.
 func TestStaleTokenIsReplaced(t *testing.T) {
 	w := newWorld(t, "work", 0)
@@ -129,6 +141,8 @@ func TestStaleTokenIsReplaced(t *testing.T) {
 	w.start()
 	w.announce(-time.Minute)
 	passes(t, w.command("plain", "ring", "basics"), 30*time.Second)
+	w.holder.mu.Lock()
+	defer w.holder.mu.Unlock()
 	if w.holder.refreshes == 0 {
 		t.Error("nobody asked for fresh tokens")
 	}

@@ -196,6 +196,18 @@ static void ends(void) {
 	gleaner_free(c);
 }
 
+/* leave ends the process in the middle of everything. */
+static void leave(void) {
+	static unsigned char in[64], out[64][64];
+	gleaner_call *c;
+	int good = 1;
+
+	fill(in, sizeof in, 1, 's');
+	for (int i = 0; i < 64; i++) good &= gleaner_invoke(g, in, sizeof in, out[i], sizeof out[i], &c) == GLEANER_OK;
+	good &= gleaner_wait(c, 20, NULL) >= 0;
+	ok(good, "sixty-four calls begin");
+}
+
 static void broken(void) {
 	char out[8];
 	int rc = gleaner_run(g, "ra", 2, out, 8, NULL);
@@ -234,6 +246,9 @@ int main(int argc, char **argv) {
 		ends();
 	} else if (strcmp(part, "broken") == 0) {
 		broken();
+	} else if (strcmp(part, "leave") == 0) {
+		leave();
+		return tap_end();
 	}
 	gleaner_finish(g);
 	return tap_end();
