@@ -367,7 +367,7 @@ func (l *loop) assign(e *executor) {
 	}
 	s := e.start
 	err := e.link.Send(apiexec.FromAgent{Assign: &apiexec.Assign{
-		Executor: e.id, Lease: s.GetLeaseId(), Job: s.GetJobId(), PublicKey: l.publicKey,
+		Executor: e.id, Lease: s.GetLeaseId(), Epoch: s.GetEpoch(), Job: s.GetJobId(), PublicKey: l.publicKey,
 		Symbol: s.GetFunction().GetSymbol(), Digest: s.GetFunction().GetDigest(), CodeBytes: s.GetFunction().GetSizeBytes(),
 		BufferBytes: s.GetBufferBytes(), Cores: int(s.GetCores()),
 		ListenHost: l.cfg.ListenHost, Provider: l.cfg.Provider, OrphanTimeout: l.cfg.OrphanTimeout,
