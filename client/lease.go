@@ -316,8 +316,7 @@ func (l *Lease) serve(ctx context.Context, known *acquaintance) {
 		if ctx.Err() != nil {
 			return
 		}
-		var function *FunctionError
-		if errors.As(err, &function) {
+		if function, ok := errors.AsType[*FunctionError](err); ok {
 			if kills++; function.Signal != int(syscall.SIGKILL) || kills == maxLoadKills {
 				l.pool.fail(err) // the library cannot be used: no executor will do better
 				return
