@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/test/cluster"
@@ -49,6 +50,8 @@ type run struct {
 	mu      sync.Mutex
 	report  Report
 	current string // the fault under way
+
+	slurmKills atomic.Int32 // of slurmctld and slurmd
 }
 
 // Run breaks things and reports. An error means that the suite itself could not work; violations are in the report.

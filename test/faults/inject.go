@@ -109,6 +109,9 @@ func (r *run) inject(ctx context.Context, f Fault, node string) (undo []func() e
 		signal(pids, syscall.SIGSTOP)
 		return one(func() error { signal(pids, syscall.SIGCONT); return nil }), nil
 	case how == "kill":
+		if strings.HasPrefix(what, "slurmctld") || strings.HasPrefix(what, "slurmd") {
+			r.slurmKills.Add(1)
+		}
 		if err := r.c.Kill(role(what, node), syscall.SIGKILL); err != nil {
 			return nil, err
 		}

@@ -97,6 +97,10 @@ func (r *run) jobs(ctx context.Context, worker int) {
 	}
 }
 
+// lostAfter is how long a job is waited for across the death of slurmctld or slurmd: Slurm forgets, repeats or holds back what was not
+// saved yet.
+const lostAfter = 15 * time.Second
+
 // jobWithin bounds a job from its submission to its end, whatever happens to Slurm meanwhile.
 const jobWithin = 100 * time.Second
 
@@ -118,6 +122,7 @@ func (r *run) oneJob(ctx context.Context, dir string, sh shape, node string, len
 		r.count(func(p *Report) { p.Jobs.Refused++ })
 		return nil
 	}
+	kills := r.slurmKills.Load()
 	r.shapes.set(uint32(id), sh)
 	r.count(func(p *Report) { p.Jobs.Submitted++ })
 	if cancel == 0 {
@@ -128,6 +133,12 @@ func (r *run) oneJob(ctx context.Context, dir string, sh shape, node string, len
 	state := ""
 	for began := time.Now(); time.Since(began) < jobWithin; {
 		if state = r.state(ctx, id); over[state] {
+			r.findings(dir)
+			return nil
+		}
+		if time.Since(began) > lostAfter && r.slurmKills.Load() != kills {
+			r.count(func(p *Report) { p.Jobs.Lost++ })
+			_, _ = r.output(ctx, "scancel", strconv.FormatUint(id, 10))
 			r.findings(dir)
 			return nil
 		}

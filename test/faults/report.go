@@ -54,6 +54,7 @@ type JobCounts struct {
 	Cancelled  int `json:"cancelled"` // on purpose
 	Findings   int `json:"findings"`  // of the witness
 	OwnerFirst int `json:"owner_first"`
+	Lost       int `json:"lost"`   // not seen to end, slurmctld or slurmd having been killed meanwhile
 	Untold     int `json:"untold"` // the witness could not see what Slurm gave to whom
 }
 
