@@ -158,17 +158,16 @@ func TestTenRoundsUnderRandomJobs(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	evictions := 0
 	for round := range 10 {
-		w := newWork(t, c, 60)
-		m := start(t, c, "gleaner", w.args(t, function(t, "slow"), "--executors", strconv.Itoa(2+random.IntN(7)))...)
-		hosts(t, c, 1)
-		jobs := randomJobs(t, c, random)
+		w := newWork(t, c, 90)
+		m := start(t, c, "gleaner", w.args(t, function(t, "slow"), "--executors", strconv.Itoa(6+random.IntN(3)))...)
+		jobs := randomJobs(t, c, random, hosts(t, c, 5))
 		if err := m.wait(t, time.Minute); err != nil {
 			t.Fatalf("round %d: map: %v\n%s", round, err, m.out.String())
 		}
 		w.right(t)
 		s := w.summary(t)
 		evictions += s.Evictions
-		if s.OK != 60 || s.Failed+s.Left != 0 {
+		if s.OK != 90 || s.Failed+s.Left != 0 {
 			t.Errorf("round %d: summary %+v", round, s)
 		}
 		for _, j := range jobs {
@@ -185,20 +184,26 @@ func TestTenRoundsUnderRandomJobs(t *testing.T) {
 	t.Logf("%d evictions in 10 rounds", evictions)
 }
 
-// randomJobs submits two to four jobs of random shape and cancels some of them at once or after they have started.
-func randomJobs(t *testing.T, c *cluster.Cluster, random *rand.Rand) []*job {
+// randomJobs submits two to four jobs of random shape, most of them onto a node that hosts executors, and then cancels some of them at once
+// or after they have started.
+func randomJobs(t *testing.T, c *cluster.Cluster, random *rand.Rand, hosts []string) []*job {
 	t.Helper()
 	var jobs []*job
-	for range 2 + random.IntN(3) {
+	random.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
+	for n := range 2 + random.IntN(3) {
 		shape := [][]string{
 			{"--exclusive", "-N1"},
 			{"--exclusive", "-N2"},
-			{"-n1", fmt.Sprintf("-c%d", 1+random.IntN(8)), "--mem=500"},
-			{"-N2", "--ntasks-per-node=3", "--mem=1000"},
+			{"-n1", fmt.Sprintf("-c%d", 5+random.IntN(4)), "--mem=500"},
+			{"-N2", "--ntasks-per-node=6", "--mem=1000"},
 		}[random.IntN(4)]
-		j := sbatch(t, c, witness(t, c)+fmt.Sprintf("\nsleep 0.%d", random.IntN(9)), shape...)
-		jobs = append(jobs, j)
-		switch random.IntN(3) {
+		if random.IntN(8) > 0 {
+			shape = append(shape, "-w", hosts[n%len(hosts)])
+		}
+		jobs = append(jobs, sbatch(t, c, witness(t, c)+fmt.Sprintf("\nsleep 0.%d", random.IntN(9)), shape...))
+	}
+	for _, j := range jobs {
+		switch random.IntN(4) {
 		case 0:
 			j.cancel()
 		case 1:
