@@ -154,7 +154,7 @@ var ways = []struct {
 		x.sees(1)
 		before := len(harvested(x.c, node))
 		x.hook(node, "prolog", j.id)
-		if after := len(harvested(x.c, node)); after != before {
+		if after := len(harvested(x.c, node)); x.site.gated() && after != before { // a blunt one clears the node again
 			x.Errorf("a second Prolog made %d executors of %d", after, before)
 		}
 		x.signal("end")
