@@ -262,7 +262,7 @@ func (m *model) check(t *rapid.T) {
 		jobs = min(jobs+h.Memory, modelMemory)
 	}
 	for _, h := range m.l.Jobs() {
-		clear := memory <= modelMemory-jobs && !h.GPUs.Overlaps(gpus) && !(h.All && !cores.Empty()) && !h.Cores.Overlaps(cores)
+		clear := memory <= modelMemory-jobs && !h.GPUs.Overlaps(gpus) && (!h.All || cores.Empty()) && !h.Cores.Overlaps(cores)
 		if got := m.l.Clear(h.Job); got != clear {
 			t.Fatalf("job %v: clear says %v beside cores %v, GPUs %v and %d bytes of executors", h, got, cores, gpus, memory)
 		}

@@ -33,11 +33,10 @@ func (a *aim) get() string {
 
 // shape is what a job gets on each of its nodes, as asked for.
 type shape struct {
-	options   []string
-	nodes     int
-	cpus      int // per node
-	mib       int64
-	exclusive bool
+	options []string
+	nodes   int
+	cpus    int // per node
+	mib     int64
 }
 
 // shapes are those of all jobs submitted so far.

@@ -89,7 +89,7 @@ func (r *run) judgeMap(dir string, exit error, said string, took time.Duration) 
 			p.Errors[refusal(said)]++
 		})
 		if results, _ := filepath.Glob(filepath.Join(dir, "*.out")); exit == nil || len(results) > 0 || strings.TrimSpace(said) == "" {
-			return fmt.Errorf("no summary (%v), yet exit %v, %d results, and the words %q", err, exit, len(results), said)
+			return fmt.Errorf("no summary, yet exit \"%s\", %d results, and the words %q", ending(exit), len(results), said)
 		}
 		return nil
 	}
@@ -120,13 +120,20 @@ func (r *run) judgeMap(dir string, exit error, said string, took time.Duration) 
 	case right != s.OK:
 		return fmt.Errorf("%d results for %d tasks that are said to be right", right, s.OK)
 	case (exit == nil) != (s.OK == s.Tasks):
-		return fmt.Errorf("exit %v with %d of %d tasks right", exit, s.OK, s.Tasks)
+		return fmt.Errorf("exit \"%s\" with %d of %d tasks right", ending(exit), s.OK, s.Tasks)
 	case s.Failed > 0:
 		return fmt.Errorf("%d tasks failed for what is not their fault, the first with %q", s.Failed, s.Failures[0].Error)
 	case s.Left > 0:
 		return fmt.Errorf("%d tasks are left: %s", s.Left, s.Ended)
 	}
 	return nil
+}
+
+func ending(exit error) string {
+	if exit == nil {
+		return "0"
+	}
+	return exit.Error()
 }
 
 // results counts the right ones and describes a wrong one.
