@@ -117,6 +117,8 @@ struct gleaner {
 	uint64_t ok, failed, retried; /* not yet reported */
 	int orphan;  /* gleaner run is gone */
 	int stopping;
+	int quiet; /* its threads have ended */
+	gleaner *next_handle;
 	int connected;
 	pthread_cond_t joined; /* connected or failure changed */
 
@@ -163,6 +165,7 @@ void keep_wake(struct member *m);
 void lease_wake(gleaner *g);
 int lease_thread(pthread_t *t, void *(*run)(void *), void *arg); /* with all signals blocked */
 unsigned lease_generation(void);
+void lease_libfabric_is_loaded(void);
 int lease_say(gleaner *g, const uint8_t *frame, size_t n);
 
 /* join.c */

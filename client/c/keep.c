@@ -156,6 +156,7 @@ static int serve(struct member *m, int *failures) {
 	struct line *l;
 
 	if (dial(m, &c, &e) != 0) return judge(m, &e, (*failures)++);
+	if (gf_carrier(c) == GF_OFI) lease_libfabric_is_loaded();
 	l = join(m, c);
 	if (l == NULL) {
 		gf_close(c);

@@ -17,10 +17,19 @@
 enum { REPORT_MS = 1000, STACK_BYTES = 1 << 20, DEPTH = 2, SPIN_NS = 50000 };
 
 static atomic_uint generation = 1;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_once_t once = PTHREAD_ONCE_INIT, exits = PTHREAD_ONCE_INIT;
+static pthread_mutex_t handles_mu = PTHREAD_MUTEX_INITIALIZER;
+static gleaner *handles; /* that live, guarded by handles_mu */
 
 static void forked(void) { atomic_fetch_add(&generation, 1); }
-static void watch_forks(void) { pthread_atfork(NULL, NULL, forked); }
+static void quiet_all(void);
+
+static void begin(void) {
+	pthread_atfork(NULL, NULL, forked);
+	atexit(quiet_all); /* for a dial that is under way */
+}
+
+
 unsigned lease_generation(void) { return atomic_load_explicit(&generation, memory_order_relaxed); }
 
 void lease_wake(gleaner *g) {
@@ -271,6 +280,57 @@ static gleaner *make(const struct gleaner_options *o) {
 	return g;
 }
 
+/* quiet ends the handle's threads, and with them all that is in flight; it may be repeated. */
+static void quiet(gleaner *g) {
+	if (g->quiet) return;
+	g->quiet = 1;
+	gleaner_enter(g);
+	pool_fail(g, GLEANER_ENDED, "the program has left the lease");
+	g->stopping = 1;
+	for (struct member *m = g->members; m != NULL; m = m->next) keep_wake(m);
+	gleaner_leave(g);
+	lease_wake(g);
+	pthread_join(g->thread, NULL);
+	while (g->members != NULL) {
+		struct member *m = g->members;
+		pthread_join(m->keeper, NULL);
+		g->members = m->next;
+		close(m->wake);
+		free(m);
+	}
+}
+
+/* quiet_all keeps threads from working inside libfabric while a process that exits takes that apart. */
+static void quiet_all(void) {
+	if (pthread_mutex_trylock(&handles_mu) != 0) return;
+	for (gleaner *g = handles; g != NULL; g = g->next_handle) {
+		if (g->generation == lease_generation()) quiet(g);
+	}
+	pthread_mutex_unlock(&handles_mu);
+}
+
+static void at_exit(void) { atexit(quiet_all); }
+
+/* Libraries behind libfabric have exit handlers of their own. The latest that is registered runs first: ours comes after theirs. */
+void lease_libfabric_is_loaded(void) { pthread_once(&exits, at_exit); }
+
+static void list(gleaner *g) {
+	pthread_mutex_lock(&handles_mu);
+	g->next_handle = handles;
+	handles = g;
+	pthread_mutex_unlock(&handles_mu);
+}
+
+static void unlist(gleaner *g) {
+	pthread_mutex_lock(&handles_mu);
+	for (gleaner **at = &handles; *at != NULL; at = &(*at)->next_handle) {
+		if (*at != g) continue;
+		*at = g->next_handle;
+		break;
+	}
+	pthread_mutex_unlock(&handles_mu);
+}
+
 int gleaner_init(gleaner **out, const struct gleaner_options *options) {
 	struct gleaner_options o = {0};
 	gleaner *g;
@@ -284,12 +344,13 @@ int gleaner_init(gleaner **out, const struct gleaner_options *options) {
 	if (o.lease == NULL || o.lease[0] == 0) return text_fail(GLEANER_NO_LEASE, "GLEANER_LEASE is not set");
 	if (o.carrier != NULL && strcmp(o.carrier, "ring") != 0 && strcmp(o.carrier, "ofi") != 0 && o.carrier[0] != 0)
 		return text_fail(GLEANER_INVALID, "carrier \"%.40s\": want ring or ofi", o.carrier);
-	pthread_once(&once, watch_forks);
+	pthread_once(&once, begin);
 	g = make(&o);
 	if (g == NULL) return text_fail(GLEANER_NO_MEMORY, "a lease");
 	rc = g->wake >= 0 ? lease_join(g, o.lease) : text_fail(GLEANER_NO_MEMORY, "eventfd: %s", strerror(errno));
 	if (rc == GLEANER_OK && lease_thread(&g->thread, listen_to, g) != 0) rc = text_fail(GLEANER_NO_MEMORY, "a thread");
 	if (rc == GLEANER_OK) {
+		list(g);
 		*out = g;
 	} else {
 		discard(g);
@@ -299,20 +360,8 @@ int gleaner_init(gleaner **out, const struct gleaner_options *options) {
 
 void gleaner_finish(gleaner *g) {
 	if (g == NULL || g->generation != lease_generation()) return;
-	gleaner_enter(g);
-	pool_fail(g, GLEANER_ENDED, "gleaner_finish was called");
-	g->stopping = 1;
-	for (struct member *m = g->members; m != NULL; m = m->next) keep_wake(m);
-	gleaner_leave(g);
-	lease_wake(g);
-	pthread_join(g->thread, NULL);
-	while (g->members != NULL) {
-		struct member *m = g->members;
-		pthread_join(m->keeper, NULL);
-		g->members = m->next;
-		close(m->wake);
-		free(m);
-	}
+	unlist(g);
+	quiet(g);
 	while (g->calls != NULL) gleaner_free(g->calls);
 	discard(g);
 }
