@@ -200,6 +200,36 @@ func TestKillReturnsMemory(t *testing.T) {
 	exit(t, m, "big-1")
 }
 
+// TestKillReturnsFiles ends sandboxes whose memory is in files: it is charged until their file systems are gone.
+func TestKillReturnsFiles(t *testing.T) {
+	cfg := testConfig(t, "fill")
+	m := newManager(t, cfg)
+	groups := map[string]group{}
+	for _, id := range []string{"fill-1", "fill-2"} {
+		mustStart(t, m, spec(id))
+		told(t, cfg, id)
+		groups[id] = m.find(id).group
+		if groups[id].uncharged() {
+			t.Fatalf("%s holds nothing", id)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	remaining, err := m.Kill(ctx, "fill-1", "fill-2")
+	for id, g := range groups {
+		if n := len(g.pids()); n > 0 || !g.uncharged() {
+			charged, _ := g.memory()
+			t.Errorf("%s: %d processes and %d bytes are left when the kill is answered", id, n, charged)
+		}
+	}
+	if err != nil || len(remaining) > 0 {
+		t.Errorf("kill: %v, %v", remaining, err)
+	}
+	for range groups {
+		<-m.Exited()
+	}
+}
+
 func TestAdoption(t *testing.T) {
 	cfg := testConfig(t, "sleep")
 	first, err := New(cfg)

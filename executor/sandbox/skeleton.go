@@ -19,6 +19,7 @@ var shown = []string{
 	"/etc/alternatives", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf", "/etc/services",
 	"/etc/localtime", "/etc/libibverbs.d",
 	"/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/class/infiniband", "/sys/class/infiniband_verbs",
+	"/sys/kernel/mm/transparent_hugepage", // the C library looks here before it asks for large pages
 }
 
 // hostPaths are those of shown that are mounted. /bin and the like are links on most hosts, which the skeleton copies.
