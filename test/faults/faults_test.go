@@ -3,6 +3,7 @@ package faults
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,6 +22,11 @@ func TestFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes minutes")
 	}
+	lock, err := net.Listen("unix", "@"+folder()) // goes with this process, however that ends
+	if err != nil {
+		t.Fatalf("another run in this checkout: %v", err)
+	}
+	defer lock.Close()
 	build := cluster.Build()
 	cfg := Config{
 		Dir: folder(), Seed: number(t, "GLEANER_SEED", uint64(time.Now().UnixNano())), Faults: int(number(t, "FAULTS", 50)),
