@@ -22,6 +22,9 @@ import (
 // nobody runs the functions of leases that belong to root.
 const nobody = 65534
 
+// maxRefusals is the most that one frame of an executor counts.
+const maxRefusals = 1 << 20
+
 // selfDir is where a sandbox sees its own folder.
 const selfDir = "/run/gleaner/self"
 
@@ -49,6 +52,7 @@ type executor struct {
 	goneAt  time.Time        // when its sandbox was known to be gone
 	// unexplained says that the sandbox was killed by nobody whom we know.
 	unexplained bool
+	complained  uint   // of refused tokens: bits by reason
 	cpu         uint64 // latest figures
 	peak        uint64
 }
@@ -349,12 +353,30 @@ func (l *loop) linked(ev execsock.Event, now time.Time) {
 	case f.Hello != nil && f.Hello.ID == e.box:
 		e.link = ev.Link
 		l.assign(e)
+	case f.Refused != nil && e.link == ev.Link:
+		l.refused(e, f.Refused)
 	case f.Ready != nil && e.link == ev.Link:
 		l.becameReady(e, f.Ready, now)
 	case f.Failed != nil && e.link == ev.Link:
 		l.stop(e, api.EndReason_EXECUTOR_FAILED, "executor cannot serve: "+clip(f.Failed.Error), now)
 	default:
 		ev.Link.Close()
+	}
+}
+
+// refused counts what an executor says of bad tokens, and logs each reason once for each executor. Its word is that of a process of
+// the lease's user.
+func (l *loop) refused(e *executor, r *apiexec.Refused) {
+	for i, reason := range apiexec.TokenReasons {
+		n := r.Tokens[reason]
+		if n == 0 {
+			continue
+		}
+		l.metrics.refused.WithLabelValues(reason).Add(float64(min(n, maxRefusals)))
+		if e.complained&(1<<i) == 0 {
+			e.complained |= 1 << i
+			l.log.Warn("tokens refused", "executor", e.id, "lease", e.start.GetLeaseId(), "reason", reason, "count", n)
+		}
 	}
 }
 

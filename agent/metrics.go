@@ -18,6 +18,7 @@ type Metrics struct {
 	evictions                                          *prometheus.CounterVec
 	eviction, delay                                    prometheus.Histogram
 	startups                                           *prometheus.HistogramVec
+	refused                                            *prometheus.CounterVec
 }
 
 // NewMetrics registers them in a registry of their own.
@@ -37,6 +38,9 @@ func NewMetrics(version string) *Metrics {
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gleaner_evictions_total", Help: "Executors ended for a Slurm job.",
 		}, []string{"reason"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "gleaner_tokens_refused_total", Help: "Clients that executors did not let in for their tokens.",
+		}, []string{"reason"}),
 		eviction: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "gleaner_eviction_duration_seconds", Help: "From a claim with something to evict to its answer.", Buckets: fast,
 		}),
@@ -51,7 +55,7 @@ func NewMetrics(version string) *Metrics {
 		Name: "gleaner_build_info", Help: "1, labelled with the version.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.Registry.MustRegister(info, m.cpus, m.memory, m.leasedCPUs, m.leasedMemory, m.leasedGPUs, m.waiting, m.evictions, m.eviction, m.delay, m.startups)
+	m.Registry.MustRegister(info, m.cpus, m.memory, m.leasedCPUs, m.leasedMemory, m.leasedGPUs, m.waiting, m.refused, m.evictions, m.eviction, m.delay, m.startups)
 	return m
 }
 

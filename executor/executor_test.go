@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 	"syscall"
@@ -134,6 +135,21 @@ func TestRefusals(t *testing.T) {
 				t.Fatalf("got %v, want code %d", err, test.code)
 			}
 		})
+	}
+	heard := map[string]uint64{}
+	for len(heard) < 4 {
+		var frame wire.FromExecutor
+		if err := jsonframe.Read(b.agent, &frame); err != nil {
+			t.Fatalf("agent hears of %v, %v", heard, err)
+		}
+		if frame.Refused != nil {
+			for reason, n := range frame.Refused.Tokens {
+				heard[reason] += n
+			}
+		}
+	}
+	if want := map[string]uint64{"expired": 1, "foreign": 3, "epoch": 1, "forged": 1}; !maps.Equal(heard, want) {
+		t.Errorf("agent hears of %v, want %v", heard, want)
 	}
 }
 

@@ -67,7 +67,9 @@ func (s *supervisor) freeID() (uint32, bool) {
 }
 
 func (s *supervisor) refuse(c *client, r refusal) {
-	s.cfg.Log.Info("client refused", "from", c.conn.RemoteAddr().String(), "reason", r.text)
+	if s.refused.count(r.code) {
+		s.cfg.Log.Info("client refused", "from", c.conn.RemoteAddr().String(), "reason", r.text)
+	}
 	c.send(control.Refused(r.code, r.text))
 	s.drop(c)
 }

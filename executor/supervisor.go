@@ -46,6 +46,7 @@ type supervisor struct {
 	code     *os.File
 	worker   *worker
 	station  station
+	refused  refusals
 	idle     int // crashes in a row without a request to blame
 
 	ticker   *time.Timer // runs while a request with a deadline may run, or a library loads
@@ -65,7 +66,7 @@ func Run(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &supervisor{
 		cfg: cfg, ctx: ctx, events: make(chan any, 64), exits: make(chan exit), forked: make(chan struct{}, 1),
-		clients: map[uint32]*client{}, orphan: time.NewTimer(defaultOrphan), ticker: time.NewTimer(time.Hour),
+		refused: newRefusals(), clients: map[uint32]*client{}, orphan: time.NewTimer(defaultOrphan), ticker: time.NewTimer(time.Hour),
 		leaving: leaving{tick: time.NewTimer(time.Hour)},
 	}
 	s.codeLimit.Store(defaultCodeBytes)
@@ -103,6 +104,8 @@ func (s *supervisor) run() error {
 				s.revoke(s.leaving.reason)
 				return nil
 			}
+		case <-s.refused.tell.C:
+			s.tellRefusals()
 		case <-s.orphan.C:
 			if s.agent == nil {
 				return ErrOrphaned
@@ -122,6 +125,7 @@ func (s *supervisor) handle(event any) (done bool, err error) {
 		s.agent = e.conn
 		s.orphan.Stop()
 		s.sayReady()
+		s.tellRefusals()
 	case agentDown:
 		s.agent = nil
 		s.orphan.Reset(s.orphanTimeout())

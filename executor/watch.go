@@ -10,6 +10,9 @@ import (
 // quietTicks is how many ticks without a deadline pass before the supervisor sleeps until it is woken.
 const quietTicks = 100
 
+// openTimeout bounds what libfabric takes to open an endpoint.
+const openTimeout = 20 * time.Second
+
 // workerEvent is what a worker says.
 type workerEvent struct {
 	worker  *worker
@@ -29,11 +32,20 @@ func (s *supervisor) start() {
 		s.worker.loading = false // it has just died, and another follows
 		return
 	}
-	s.loadEnds = time.Now().Add(s.cfg.LoadTimeout)
-	s.ticker.Reset(s.cfg.LoadTimeout)
+	opening := time.Duration(0)
+	if s.worker.fabric && !s.worker.opened {
+		opening = openTimeout // of an endpoint, before the worker looks at its library
+	}
+	s.timeLoading(opening)
 	if slices.ContainsFunc(s.everyone(), func(c *client) bool { return c.accept.Carrier == control.CarrierOFI }) {
 		s.worker.openFabric()
 	}
+}
+
+// timeLoading bounds what the library's constructors take, after a while.
+func (s *supervisor) timeLoading(after time.Duration) {
+	s.loadEnds = time.Now().Add(after + s.cfg.LoadTimeout)
+	s.ticker.Reset(after + s.cfg.LoadTimeout)
 }
 
 // ensureWorker starts a worker unless there is one.
@@ -102,6 +114,10 @@ func (s *supervisor) workerSays(m command) {
 		}
 		c.send(control.Attach{Key: m.key, Base: m.base, Address: m.address}.Encode(control.TypeAttached))
 	case opFabric:
+		w.opened = true
+		if w.loading && !w.serving {
+			s.timeLoading(0)
+		}
 		s.sayPrepared()
 	case opWake:
 		s.quiet = 0

@@ -22,6 +22,7 @@ type worker struct {
 	loading bool     // it has been given the library
 	serving bool     // the function is loaded
 	fabric  bool     // it has been told to open its endpoint
+	opened  bool     // and has done so, or failed to
 	doomed  *ending  // why the supervisor has killed it
 	victim  *request // the request that doomed is about
 }

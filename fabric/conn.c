@@ -53,6 +53,7 @@ static void touch(struct gf_conn *c, uint32_t slot, uint32_t cap) {
 
 void gf_submit(struct gf_conn *c, uint32_t slot, uint32_t size, uint32_t cap, int64_t timeout_ns) {
 	struct slot *s = &c->slots[slot];
+	int gone;
 
 	if (c->carrier == GF_RING && cap > s->touched) touch(c, slot, cap);
 	gf_lock(c);
@@ -63,7 +64,8 @@ void gf_submit(struct gf_conn *c, uint32_t slot, uint32_t size, uint32_t cap, in
 	s->stage = STAGE_PENDING;
 	s->detail[0] = 0;
 	c->unsent++;
-	if (c->gone) {
+	gone = c->gone;
+	if (gone) {
 		gf_complete(c, slot, 0, GF_GONE, 0);
 	} else if (c->up) {
 		if (c->unsent > 1) {
@@ -73,6 +75,7 @@ void gf_submit(struct gf_conn *c, uint32_t slot, uint32_t size, uint32_t cap, in
 		}
 	}
 	gf_unlock(c);
+	if (gone) gf_kick(c); /* no carrier wakes whoever harvests */
 }
 
 /* harvest takes what is there; with the lock held only so long. */

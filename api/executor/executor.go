@@ -20,6 +20,7 @@ type FromExecutor struct {
 	Prepared *Prepared `json:"prepared,omitempty"`
 	Ready    *Ready    `json:"ready,omitempty"`
 	Failed   *Failed   `json:"failed,omitempty"`
+	Refused  *Refused  `json:"refused,omitempty"`
 }
 
 // FromAgent is one frame to the executor; exactly one field is set.
@@ -70,6 +71,14 @@ type Ready struct {
 type Failed struct {
 	Error string `json:"error"`
 }
+
+// Refused counts clients that were not let in, since the last such frame. At most one a second is sent.
+type Refused struct {
+	Tokens map[string]uint64 `json:"tokens"` // by reason, of TokenReasons
+}
+
+// TokenReasons are why a token is refused.
+var TokenReasons = []string{"malformed", "forged", "expired", "foreign", "epoch"}
 
 // Revoke says that the lease is over.
 type Revoke struct {

@@ -1,6 +1,12 @@
 // Package token signs and verifies lease tokens. The broker signs one for each executor of a lease; a client shows it in the
 // first frame of its connection to that executor, which verifies it with the broker's public key alone. Signatures are Ed25519
 // (RFC 8032) over the encoded claims.
+//
+// It is a bearer token: whoever shows it is served; there is no client key. It names one executor, one lease, its epoch, its user and
+// its library, and expires; the broker gives it to the lease's holder alone, whom it has authenticated. On the executor's node
+// the socket lies in a folder of that user's, mode 0700. Between nodes control connection and payloads travel in the clear, as RDMA
+// does: who can read a cluster's network sees the payloads and may replay a token until it expires, and a key that is proved
+// possession of when a connection begins would keep such a one neither from reading nor from taking the connection over.
 package token
 
 import (
