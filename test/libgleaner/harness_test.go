@@ -36,7 +36,7 @@ const (
 
 // binaries are what the tests run, as make builds them.
 var binaries = []string{"build/libexec/gleaner/executor", "build/libexec/gleaner/worker",
-	"build/test/libgleaner-plain", "build/test/libgleaner-asan", "build/test/libgleaner-tsan"}
+	"build/lib/libgleaner.so.1", "build/test/libgleaner-plain", "build/test/libgleaner-asan", "build/test/libgleaner-tsan"}
 
 var (
 	library []byte
