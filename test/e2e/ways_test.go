@@ -154,6 +154,7 @@ func (x *trial) lent(executors int, nodes ...string) {
 type finding struct {
 	Job, Step, Node string
 	OwnerFirst      bool `json:"owner_first"`
+	Untold          bool // slurmctld did not say what the job holds, and nothing else is wrong
 	Violations      []string
 	Harvested       []struct{ ID string }
 }
@@ -195,7 +196,7 @@ func (x *trial) sees(count int) {
 		return fmt.Sprintf("only %+v\n%s\nthe last job printed: %s", all, said, last)
 	})
 	for _, f := range all {
-		if !f.OwnerFirst {
+		if nothing := f.Untold && len(f.Harvested) == 0; !f.OwnerFirst && !nothing {
 			x.Errorf("job %s step %s on %s: something harvested holds what is the job's: %s; harvested %v",
 				f.Job, f.Step, f.Node, strings.Join(f.Violations, "; "), f.Harvested)
 		}
