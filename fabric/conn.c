@@ -106,7 +106,7 @@ int gf_progress(struct gf_conn *c, int64_t spin_ns, struct gf_completion *out, i
 			if (now >= until) return 0;
 		}
 		if (i % YIELD_EVERY == YIELD_EVERY - 1) sched_yield(); /* to the worker, if it has no other processor */
-		pause_cpu();
+		if (c->carrier == GF_RING) pause_cpu(); /* libfabric's polls are slow as they are */
 	}
 }
 

@@ -84,7 +84,7 @@ static void loop(struct worker *w) {
 		if (atomic_load_explicit(&w->state->commands, memory_order_relaxed) != w->seen_commands) worker_commands(w);
 		if (++idle % 32 == 0 && (w->spin_ns == 0 || worker_now() - w->mark > w->spin_ns)) rest(w);
 		if (idle % YIELD_EVERY == 0) sched_yield(); /* to the client, if it has no other processor */
-		pause_cpu();
+		if (w->ofi == NULL) pause_cpu(); /* libfabric's polls are slow as they are */
 	}
 }
 
