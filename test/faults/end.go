@@ -13,8 +13,9 @@ import (
 	"github.com/gleaner-hpc/gleaner/test/cluster"
 )
 
-// endWithin is how long after the last map and job nothing may be left, and everything has to be free again.
-const endWithin = 30 * time.Second
+// endWithin is longer than the 30 s after which the agent believes slurmctld that a job is gone whose Epilog could not tell it: after the last
+// map and job nothing may be left then, and everything has to be free again.
+const endWithin = 50 * time.Second
 
 // end judges what is left when all work is over, and takes the cluster down.
 func (r *run) end() {
