@@ -32,6 +32,7 @@ static void load(void) {
 	setenv("IPATH_NO_CPUAFFINITY", "1", 0);
 	setenv("HFI_NO_CPUAFFINITY", "1", 0);
 	setenv("FI_MR_CACHE_MAX_COUNT", "0", 1);
+	setenv("FI_UNIVERSE_SIZE", "64", 0); /* as many peers as a worker takes; queues for 256 exceed what small devices have */
 	setenv("FI_OFI_RXM_MSG_RX_SIZE", "64", 0);
 	setenv("FI_OFI_RXM_MSG_TX_SIZE", "64", 0);
 	for (int i = 1; i < FIRST_REALTIME; i++) sigaction(i, NULL, &before[i]);
