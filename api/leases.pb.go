@@ -678,10 +678,11 @@ type LeaseEvent struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          LeaseEvent_Kind        `protobuf:"varint,1,opt,name=kind,proto3,enum=gleaner.v1.LeaseEvent_Kind" json:"kind,omitempty"`
 	Time          *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
-	Lease         *Lease                 `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"` // kind LEASE, without executors
+	Lease         *Lease                 `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"` // kind LEASE; its executors are named in a snapshot only, without tokens
 	Executor      *Executor              `protobuf:"bytes,4,opt,name=executor,proto3" json:"executor,omitempty"`
 	Reason        EndReason              `protobuf:"varint,5,opt,name=reason,proto3,enum=gleaner.v1.EndReason" json:"reason,omitempty"`
 	Detail        string                 `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
+	Snapshot      bool                   `protobuf:"varint,7,opt,name=snapshot,proto3" json:"snapshot,omitempty"` // kind LEASE, the first event of a Watch: executors that lease does not name are gone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -756,6 +757,13 @@ func (x *LeaseEvent) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *LeaseEvent) GetSnapshot() bool {
+	if x != nil {
+		return x.Snapshot
+	}
+	return false
 }
 
 type RenewRequest struct {
@@ -1829,7 +1837,7 @@ const file_leases_proto_rawDesc = "" +
 	"\x05token\x18\x05 \x01(\fR\x05token\x12\x14\n" +
 	"\x05cores\x18\x06 \x01(\rR\x05cores\x12!\n" +
 	"\fmemory_bytes\x18\a \x01(\x04R\vmemoryBytes\x12\x14\n" +
-	"\x05epoch\x18\b \x01(\x04R\x05epoch\"\xdf\x02\n" +
+	"\x05epoch\x18\b \x01(\x04R\x05epoch\"\xfb\x02\n" +
 	"\n" +
 	"LeaseEvent\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.gleaner.v1.LeaseEvent.KindR\x04kind\x12.\n" +
@@ -1837,7 +1845,8 @@ const file_leases_proto_rawDesc = "" +
 	"\x05lease\x18\x03 \x01(\v2\x11.gleaner.v1.LeaseR\x05lease\x120\n" +
 	"\bexecutor\x18\x04 \x01(\v2\x14.gleaner.v1.ExecutorR\bexecutor\x12-\n" +
 	"\x06reason\x18\x05 \x01(\x0e2\x15.gleaner.v1.EndReasonR\x06reason\x12\x16\n" +
-	"\x06detail\x18\x06 \x01(\tR\x06detail\"N\n" +
+	"\x06detail\x18\x06 \x01(\tR\x06detail\x12\x1a\n" +
+	"\bsnapshot\x18\a \x01(\bR\bsnapshot\"N\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\t\n" +
 	"\x05LEASE\x10\x01\x12\x12\n" +

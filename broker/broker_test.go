@@ -154,6 +154,13 @@ func TestRestart(t *testing.T) {
 		n1.get(func() { ok = len(n1.keep) == 2 && len(n1.running) == 2 && n1.running["99-1"] == nil })
 		return ok
 	})
+	snapshot, err := c.Watch(w.ctx(), &api.WatchRequest{LeaseId: l.Id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if first, err := snapshot.Recv(); err != nil || !first.GetSnapshot() || len(first.GetLease().GetExecutors()) != 2 {
+		t.Errorf("a watch begins with %v, %v; want a snapshot that names both executors", first, err)
+	}
 	f = w.follow(c, l.Id)
 	w.eventually("2 executors again", f.is(func() bool { return len(f.ready) == 2 && f.last != nil && f.last.State == api.LeaseState_ACTIVE }))
 	if next := w.acquire(c, asked(1)); next.Id != l.Id+1 {

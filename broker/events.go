@@ -30,8 +30,10 @@ func (s *state) watch(now time.Time, l *lease.Lease) (*watcher, []*api.LeaseEven
 		s.watchers[l.ID] = map[*watcher]bool{}
 	}
 	s.watchers[l.ID][w] = true
-	snapshot := []*api.LeaseEvent{{Kind: api.LeaseEvent_LEASE, Time: timestamppb.New(now), Lease: wireLease(l)}}
+	first := &api.LeaseEvent{Kind: api.LeaseEvent_LEASE, Time: timestamppb.New(now), Lease: wireLease(l), Snapshot: true}
+	snapshot := []*api.LeaseEvent{first}
 	for _, x := range readyExecutors(l) {
+		first.Lease.Executors = append(first.Lease.Executors, &api.Executor{Id: x.ID, Node: x.Node})
 		snapshot = append(snapshot, &api.LeaseEvent{Kind: api.LeaseEvent_EXECUTOR_READY, Time: timestamppb.New(now), Executor: wireExecutor(l, x)})
 	}
 	return w, snapshot

@@ -33,6 +33,8 @@ type world struct {
 	renewals int
 	refuse   error // answer to Acquire
 	silent   bool  // losses are not told through Watch
+	away     bool  // Watch answers that the broker is not there
+	refused  int   // connections to executors that are gone
 }
 
 func newWorld(t *testing.T, f func([]byte) ([]byte, error)) (*world, *Client) {
@@ -98,7 +100,15 @@ func (w *world) ReportTasks(_ context.Context, r *api.ReportTasksRequest) (*api.
 func (w *world) Watch(_ *api.WatchRequest, stream grpc.ServerStreamingServer[api.LeaseEvent]) error {
 	events := make(chan *api.LeaseEvent, 4096)
 	w.mu.Lock()
-	events <- &api.LeaseEvent{Kind: api.LeaseEvent_LEASE, Lease: proto.Clone(w.lease).(*api.Lease)}
+	if w.away {
+		w.mu.Unlock()
+		return status.Error(codes.Unavailable, "broker restarts")
+	}
+	first := &api.LeaseEvent{Kind: api.LeaseEvent_LEASE, Lease: proto.Clone(w.lease).(*api.Lease), Snapshot: true}
+	for id := range w.live {
+		first.Lease.Executors = append(first.Lease.Executors, &api.Executor{Id: id})
+	}
+	events <- first
 	for id := range w.live {
 		events <- ready(id)
 	}
@@ -190,6 +200,7 @@ func (w *world) connect(_ context.Context, e *api.Executor, _ *Function, _ uint6
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, ok := w.live[e.GetId()]; !ok {
+		w.refused++
 		return nil, &GoneError{Reason: "connection refused"}
 	}
 	conn := &fakeConn{f: w.f, gone: make(chan struct{})}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -31,11 +32,12 @@ type Lease struct {
 	running  sync.WaitGroup
 	ended    chan struct{} // closed when the broker says that the lease has ended
 
-	mu      sync.Mutex
-	status  *api.Lease // the latest that the broker said
-	known   map[string]*acquaintance
-	over    bool               // ended is closed
-	rewatch context.CancelFunc // breaks the stream of events, so that a new one brings fresh tokens
+	mu        sync.Mutex
+	status    *api.Lease // the latest that the broker said
+	known     map[string]*acquaintance
+	over      bool               // ended is closed
+	listening bool               // the broker's events arrive
+	rewatch   context.CancelFunc // breaks the stream of events, so that a new one brings fresh tokens
 }
 
 // acquaintance is an executor that the broker says lives.
@@ -180,6 +182,9 @@ func (l *Lease) watch(ctx context.Context) {
 	for failures := 0; ctx.Err() == nil; failures++ {
 		began := time.Now()
 		err := Describe("watch lease", l.follow(ctx))
+		l.mu.Lock()
+		l.listening = false
+		l.mu.Unlock()
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrEnded) {
 			l.finish(&EndedError{Lease: l.id, Detail: err.Error()})
 			return
@@ -222,26 +227,51 @@ func (l *Lease) handle(ctx context.Context, e *api.LeaseEvent) {
 	switch e.GetKind() {
 	case api.LeaseEvent_LEASE:
 		l.update(e.GetLease())
+		if e.GetSnapshot() {
+			l.compare(e.GetLease().GetExecutors())
+		}
 	case api.LeaseEvent_EXECUTOR_READY:
-		if l.observer != nil {
-			l.observer.Ready(e.GetExecutor())
+		if l.observer == nil {
+			l.arrive(ctx, e.GetExecutor())
 			return
 		}
-		l.arrive(ctx, e.GetExecutor())
-	case api.LeaseEvent_EXECUTOR_GONE:
-		d := &departure{e.GetReason(), e.GetDetail()}
 		l.mu.Lock()
-		id := e.GetExecutor().GetId()
-		known := l.known[id]
-		delete(l.known, id)
+		l.known[e.GetExecutor().GetId()] = &acquaintance{e.GetExecutor(), func(error) {}}
 		l.mu.Unlock()
-		l.pool.gone(id, d)
-		if l.observer != nil {
-			l.observer.Gone(id, d.reason, d.detail)
+		l.observer.Ready(e.GetExecutor())
+	case api.LeaseEvent_EXECUTOR_GONE:
+		l.depart(e.GetExecutor().GetId(), &departure{e.GetReason(), e.GetDetail()})
+	}
+}
+
+// compare takes leave of executors that went while nobody listened: a snapshot of the lease does not name them.
+func (l *Lease) compare(living []*api.Executor) {
+	l.mu.Lock()
+	l.listening = true
+	var missed []string
+	for id := range l.known {
+		if !slices.ContainsFunc(living, func(x *api.Executor) bool { return x.GetId() == id }) {
+			missed = append(missed, id)
 		}
-		if known != nil {
-			known.cancel(d)
-		}
+	}
+	l.mu.Unlock()
+	for _, id := range missed {
+		l.depart(id, &departure{detail: "it ended while the broker could not be heard"})
+	}
+}
+
+// depart takes leave of an executor.
+func (l *Lease) depart(id string, d *departure) {
+	l.mu.Lock()
+	known := l.known[id]
+	delete(l.known, id)
+	l.mu.Unlock()
+	l.pool.gone(id, d)
+	if l.observer != nil {
+		l.observer.Gone(id, d.reason, d.detail)
+	}
+	if known != nil {
+		known.cancel(d)
 	}
 }
 
@@ -303,7 +333,7 @@ func (l *Lease) serve(ctx context.Context, known *acquaintance) {
 	kills := 0
 	for failures := 0; ctx.Err() == nil; failures++ {
 		l.mu.Lock()
-		e, rewatch := known.executor, l.rewatch
+		e, rewatch, listening := known.executor, l.rewatch, l.listening
 		l.mu.Unlock()
 		conn, err := l.connect(ctx, e, l.function, l.buffer)
 		if err == nil {
@@ -325,8 +355,8 @@ func (l *Lease) serve(ctx context.Context, known *acquaintance) {
 		if stale(err) && rewatch != nil {
 			rewatch()
 		}
-		const patience = 5 // attempts before the executor counts as useless
-		if failures%patience == patience-1 {
+		const patience = 5 // attempts before an executor counts as useless, once, if the broker says that it lives
+		if failures == patience-1 && listening {
 			l.pool.trouble(fmt.Errorf("connect to executor %s on %s: %w", e.GetId(), e.GetNode(), err))
 		}
 		sleep(ctx, dispatch.Backoff(failures))

@@ -248,6 +248,35 @@ func TestRenewsAndSurvivesABrokenStream(t *testing.T) {
 	eventually(t, "renewals", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.renewals > 2 })
 }
 
+// An executor that is evicted while the broker is away costs nothing, however often the dead address is tried: the broker's next
+// snapshot does not name it.
+func TestEvictedWhileTheBrokerIsAway(t *testing.T) {
+	w, c := newWorld(t, reverse)
+	l := acquire(t, c, Request{Tasks: TaskOptions{ExecutorFailures: 1}})
+	id := w.arrive()
+	eventually(t, "one executor", func() bool { return l.Counts().Executors == 1 })
+	w.mu.Lock()
+	w.away = true
+	w.silent = true
+	w.publish(nil)
+	w.mu.Unlock()
+	w.remove(id, api.EndReason_EVICTED, "connection lost")
+	call := l.Start(t.Context(), Bytes("", []byte("abc")))
+	eventually(t, "more attempts than an executor gets that the broker calls alive", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return w.refused > 5 })
+	w.mu.Lock()
+	w.away = false
+	w.mu.Unlock()
+	w.arrive()
+	if out, err := call.Result(); err != nil || string(out) != "cba" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.known) != 1 {
+		t.Errorf("%d executors are known, want the living one", len(l.known))
+	}
+}
+
 func TestReportsWhatBecameOfTasks(t *testing.T) {
 	w, c := newWorld(t, func(input []byte) ([]byte, error) {
 		if len(input) == 0 {
