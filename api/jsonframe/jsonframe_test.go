@@ -25,7 +25,7 @@ func TestFrames(t *testing.T) {
 			t.Errorf("got %q, %v; want %q", got.Text, err, want)
 		}
 	}
-	if err := Read(&wire, &message{}); err != io.EOF {
+	if err := Read(&wire, &message{}); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: got %v, want io.EOF", err)
 	}
 }
@@ -37,7 +37,7 @@ func TestRefusals(t *testing.T) {
 	for name, wire := range map[string]string{
 		"two gigabytes": "\xff\xff\xff\x7f{}", "cut header": "\x02\x00", "cut body": "\x08\x00\x00\x00{}", "no JSON": "\x02\x00\x00\x00}{",
 	} {
-		if err := Read(strings.NewReader(wire), &message{}); err == nil || err == io.EOF {
+		if err := Read(strings.NewReader(wire), &message{}); err == nil || errors.Is(err, io.EOF) {
 			t.Errorf("%s: got %v, want an error that is not the end", name, err)
 		}
 	}

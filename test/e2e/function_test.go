@@ -60,9 +60,7 @@ func newWork(t *testing.T, c *cluster.Cluster, count int) *work {
 
 func (w *work) text(n int) string   { return fmt.Sprintf("task %d of %s", n, w.dir) }
 func (w *work) input(n int) string  { return filepath.Join(w.dir, fmt.Sprintf("in-%03d.txt", n)) }
-func (w *work) result(n int) string { return filepath.Join(w.dir, fmt.Sprintf("out-%03d", n)) }
 func (w *work) summaryFile() string { return filepath.Join(w.dir, "summary.json") }
-func (w *work) template() string    { return filepath.Join(w.dir, "out-{index}") }
 func (w *work) inputsGlob() string  { return filepath.Join(w.dir, "in-*.txt") }
 func (w *work) lines(t *testing.T) []string {
 	t.Helper()

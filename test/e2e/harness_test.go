@@ -124,13 +124,6 @@ func (j *job) text() string {
 	return string(text)
 }
 
-// nodes are those that the job runs on.
-func (j *job) nodes() []string {
-	j.test.Helper()
-	list := field(output(j.test, j.c, "scontrol", "show", "job", "-o", strconv.Itoa(j.id)), " NodeList")
-	return strings.Fields(output(j.test, j.c, "scontrol", "show", "hostnames", list))
-}
-
 // cancel ends the job and waits until it has left its nodes.
 func (j *job) cancel() {
 	_, _ = try(j.c, "scancel", strconv.Itoa(j.id))

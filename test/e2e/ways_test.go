@@ -106,7 +106,7 @@ func newTrial(t *testing.T, c *cluster.Cluster, s site) *trial {
 	}
 	x := &trial{T: t, c: c, nodes: c.NodeNames(), dir: dir, look: witness(t, c) + " --out " + dir, site: s}
 	t.Cleanup(func() {
-		for _, job := range strings.Fields(x.run("squeue", "-h", "-o", "%A")) {
+		for job := range strings.FieldsSeq(x.run("squeue", "-h", "-o", "%A")) {
 			_, _ = try(c, "scancel", job)
 		}
 		if bad := drained(t, c); len(bad) > 0 {
