@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -63,6 +64,7 @@ func (l *loop) quiet() uint16 {
 func (l *loop) release(c *gatesock.Call, now time.Time) {
 	job := c.Frame.Job
 	l.left.note(c, now)
+	delete(l.early, job)
 	if l.ledger.Release(job, now) {
 		l.log.Debug("job has left", "job", job)
 		l.record(&api.AgentMessage{Message: &api.AgentMessage_JobEnded{JobEnded: &api.JobEnded{JobId: job}}})
@@ -80,12 +82,15 @@ func (l *loop) claim(c *gatesock.Call, now time.Time) {
 		path = "prolog"
 	}
 	l.ledger.Claim(l.hold(f, now))
+	early := l.early[f.Job]
+	delete(l.early, f.Job)
 	plan := l.evictFrom(f.Job, c.Received, now)
 	l.explainKills(f.Job, now)
 	l.ticket++
 	l.waiting[l.ticket] = c
 	l.book.Open(evict.Ticket{
-		ID: l.ticket, Job: f.Job, Path: path, Received: c.Received, Deadline: plan.Deadline, Evicted: plan.Evicted, Bytes: plan.Bytes,
+		ID: l.ticket, Job: f.Job, Path: path, Received: c.Received, Deadline: plan.Deadline,
+		Evicted: slices.Concat(early.Evicted, plan.Evicted), Bytes: early.Bytes + plan.Bytes,
 	})
 	l.settle(now)
 	l.changed(now)
@@ -122,8 +127,16 @@ func (l *loop) unnamedMemory(cores int) uint64 {
 	return min(all, all/uint64(l.cfg.Ledger.Cores)*uint64(cores))
 }
 
-// evictFor ends what stands in a job's way when nobody waits for it.
-func (l *loop) evictFor(job uint32, now time.Time) { l.evictFrom(job, now, now) }
+// evictFor ends what stands in a job's way when nobody waits for it. A claim that follows is answered with these too.
+func (l *loop) evictFor(job uint32, now time.Time) {
+	plan := l.evictFrom(job, now, now)
+	if job == 0 || len(plan.Evicted) == 0 {
+		return
+	}
+	maps.DeleteFunc(l.early, func(job uint32, _ evict.Plan) bool { _, known := l.ledger.Job(job); return !known })
+	before := l.early[job]
+	l.early[job] = evict.Plan{Evicted: slices.Concat(before.Evicted, plan.Evicted), Bytes: before.Bytes + plan.Bytes}
+}
 
 // evictFrom condemns what overlaps the job and ends it, beside the loop.
 func (l *loop) evictFrom(job uint32, received, now time.Time) evict.Plan {

@@ -159,6 +159,22 @@ func TestSlurmJobs(t *testing.T) {
 	n.admits()
 }
 
+// A claim is answered with what went for its job before it came.
+func TestClaimNamesWhatWentBefore(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.ready("7-1", 1, 64)
+	n.broker.send(t, &api.BrokerMessage{Message: &api.BrokerMessage_SlurmJobs{SlurmJobs: &api.SlurmJobs{
+		AsOf: timestamppb.Now(), Harvestable: true, Jobs: []*api.JobHold{{JobId: 4, Cores: "7", CoreCount: 1, MemoryBytes: 1 << 20}},
+	}}})
+	n.ended("7-1")
+	for _, want := range []uint32{1, 0} { // once
+		if f := n.claim(4, "7", 1, gate.Done); f.Evicted != want {
+			t.Errorf("the claim says %d evicted, want %d", f.Evicted, want)
+		}
+	}
+}
+
 // A hung loop gives no Ack, which is what makes the gate use force.
 func TestHungLoopGivesNoAck(t *testing.T) {
 	n := newNode(t)

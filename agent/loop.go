@@ -44,6 +44,7 @@ type loop struct {
 	ledger    *ledger.Ledger
 	book      evict.Book
 	waiting   map[uint64]*gatesock.Call // by ticket
+	early     map[uint32]evict.Plan     // what went for a job before it claimed
 	left      departures
 	looking   bool // again, for jobs that have claimed nothing
 	ticket    uint64
@@ -71,7 +72,7 @@ type loop struct {
 func newLoop(cfg Config, l *ledger.Ledger, w *state.Writer, calls <-chan *gatesock.Call, links <-chan execsock.Event, sessions <-chan session.Event) *loop {
 	return &loop{
 		cfg: cfg, log: cfg.Log, metrics: cfg.Metrics, writer: w, calls: calls, links: links, sessions: sessions,
-		done: make(chan func(time.Time), 64), ledger: l, waiting: map[uint64]*gatesock.Call{},
+		done: make(chan func(time.Time), 64), ledger: l, waiting: map[uint64]*gatesock.Call{}, early: map[uint32]evict.Plan{},
 		executors: map[string]*executor{}, strays: map[string]bool{}, parked: map[string]*parked{}, outbox: &session.Outbox{BootID: rand.Text()},
 	}
 }
