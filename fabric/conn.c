@@ -156,7 +156,10 @@ int gf_sleep(struct gf_conn *c, int armed, int timeout_ms) {
 	if (overdue(c) && (timeout_ms < 0 || timeout_ms > 100)) timeout_ms = 100;
 	if (armed) {
 		int fd = arm(c);
-		if (fd == -1) return GF_WOKE_CARRIER;
+		if (fd == -1) { /* a carrier that is never quiet must not hide the executor's end */
+			woke = GF_WOKE_CARRIER;
+			timeout_ms = 0;
+		}
 		p[2].fd = fd;
 	}
 	if (poll(p, 3, timeout_ms) > 0) {
@@ -166,7 +169,7 @@ int gf_sleep(struct gf_conn *c, int armed, int timeout_ms) {
 	}
 	if ((woke & GF_WOKE_KICK) != 0) drain(c->kick);
 	if (armed && c->carrier == GF_RING) {
-		if ((woke & GF_WOKE_CARRIER) != 0) drain(c->client_wake);
+		if (p[2].revents != 0) drain(c->client_wake);
 		atomic_store(&c->shared->client_sleeps, 0);
 	}
 	return woke;
