@@ -129,6 +129,23 @@ func (h *holder) counts() (ok, failed, retried uint64) {
 	return h.ok, h.failed, h.retried
 }
 
+// reported waits for counts: the last report may be read only after the program has ended.
+func (h *holder) reported(t *testing.T, fits func(ok, failed, retried uint64) bool) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		ok, failed, retried := h.counts()
+		if fits(ok, failed, retried) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("reported %d right, %d failed, %d repeated", ok, failed, retried)
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
 func newWorld(t *testing.T, symbol string, timeout time.Duration) *world {
 	t.Helper()
 	public, private, err := ed25519.GenerateKey(nil)

@@ -34,9 +34,7 @@ func TestBasics(t *testing.T) {
 		w.start()
 		w.announce(time.Hour)
 		passes(t, w.command(build, carrier, "basics"), time.Minute)
-		if ok, failed, _ := w.holder.counts(); ok < 100 || failed != 0 {
-			t.Errorf("reported %d right and %d failed", ok, failed)
-		}
+		w.holder.reported(t, func(ok, failed, _ uint64) bool { return ok >= 100 && failed == 0 })
 	})
 }
 
@@ -46,9 +44,7 @@ func TestFunctionsFailByName(t *testing.T) {
 		w.start()
 		w.announce(time.Hour)
 		passes(t, w.command(build, carrier, "failures"), time.Minute)
-		if ok, failed, retried := w.holder.counts(); ok != 1 || failed != 5 || retried != 2 {
-			t.Errorf("reported %d right, %d failed, %d repeated; want 1, 5, 2", ok, failed, retried)
-		}
+		w.holder.reported(t, func(ok, failed, retried uint64) bool { return ok == 1 && failed == 5 && retried == 2 })
 	})
 }
 
