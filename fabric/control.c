@@ -57,7 +57,12 @@ static int send_with_arena(struct gf_conn *c, const uint8_t *b, size_t n) {
 	h->cmsg_type = SCM_RIGHTS;
 	h->cmsg_len = CMSG_LEN(sizeof fds);
 	memcpy(CMSG_DATA(h), fds, sizeof fds);
-	return sendmsg(c->control, &m, MSG_NOSIGNAL) == (ssize_t)n ? 0 : -1;
+	for (;;) {
+		ssize_t sent = sendmsg(c->control, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (sent >= 0) return gf_control_send(c, b + sent, n - (size_t)sent); /* the descriptors travel with the first byte */
+		if (errno == EINTR) continue;
+		if (errno != EAGAIN || wait_writable(c) != 0) return -1; /* EAGAIN: the executor still reads the code */
+	}
 }
 
 void gf_attach(struct gf_conn *c) {
@@ -73,10 +78,13 @@ void gf_attach(struct gf_conn *c) {
 		return;
 	}
 	n = gf_frame_attach(frame, sizeof frame, address, address_bytes, c->memory.key, c->memory.base);
-	if (n < 0 || (c->carrier == GF_RING ? send_with_arena(c, frame, (size_t)n) : gf_control_send(c, frame, (size_t)n)) != 0) {
-		gf_dial_failed(c, GF_DIAL_UNREACHABLE, 0, 0, "cannot send the attachment to the executor");
-		gf_lost(c, "cannot send the attachment to the executor", 0, 1);
+	if (n >= 0) {
+		if ((c->carrier == GF_RING ? send_with_arena(c, frame, (size_t)n) : gf_control_send(c, frame, (size_t)n)) == 0) return;
+		if (errno == EPIPE || errno == ECONNRESET) return; /* why the executor hung up, or that it did, is still to be read */
 	}
+	snprintf(why, sizeof why, "cannot send the attachment to the executor: %s", strerror(errno));
+	gf_dial_failed(c, GF_DIAL_UNREACHABLE, 0, 0, why);
+	gf_lost(c, why, 0, 1);
 }
 
 static void attached(struct gf_conn *c, const struct gf_frame *f) {
