@@ -94,8 +94,8 @@ var ways = []struct {
 	}},
 	{"shrunk", func(x *trial) {
 		// The step on both nodes: Slurm 22.05 cannot end what is still starting on the node that goes, and drains it.
-		j := x.sbatch(x.look+"\nsrun true\n"+x.look+"\n"+x.until("look")+"\n"+x.look, "-N2", "-n2", "-c4")
-		x.sees(2)
+		j := x.sbatch(x.look+"\nsrun "+x.look+"\n"+x.until("look")+"\n"+x.look, "-N2", "-n2", "-c4")
+		x.sees(3)
 		x.update(fmt.Sprintf("JobId=%d", j.id), "NumNodes=1")
 		x.lent(full, x.nodes[1])
 		x.signal("look")
