@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// residue is how many bytes an empty cgroup may still be charged for: a page or two that the kernel has not given back yet.
-const residue = 1 << 20
+// residue is how many bytes memory.stat may still show for an empty cgroup: the kernel sums it up in batches of each processor.
+const residue = 4 << 20
 
 // look compares what the job was given on its node with what is harvested there.
 func look(m machine, parent string, j job) Finding {
