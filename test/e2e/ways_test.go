@@ -141,7 +141,7 @@ func (x *trial) lent(executors int, nodes ...string) {
 	}
 	for _, node := range nodes {
 		have := 0
-		eventually(x.T, 15*time.Second, fmt.Sprintf("%s has %d executors", node, executors), func() bool {
+		eventually(x.T, 45*time.Second, fmt.Sprintf("%s has %d executors", node, executors), func() bool {
 			have = len(harvested(x.c, node))
 			return have == executors
 		}, func() string {
@@ -268,7 +268,7 @@ func (x *trial) restart(role string) {
 	if err := x.c.Restart(context.Background(), role); err != nil {
 		x.Fatal(err)
 	}
-	eventually(x.T, 15*time.Second, "all nodes respond", func() bool {
+	eventually(x.T, 45*time.Second, "all nodes respond", func() bool {
 		said, err := try(x.c, "sinfo", "-h", "-N", "-o", "%T")
 		return err == nil && !strings.ContainsAny(said, "*") && !strings.Contains(said, "unk")
 	})
