@@ -78,9 +78,10 @@ check: $(BUILD)/tools/golangci-lint ## gofmt, vet, golangci-lint; generated code
 	$(GO) vet ./...
 	$(GO) vet -tags seccomp ./...
 	$(BUILD)/tools/golangci-lint run ./...
-	@contrib/deps/generate $(BUILD)/generated
+	@rm -rf $(BUILD)/generated; contrib/deps/generate $(BUILD)/generated
 	@for f in $(BUILD)/generated/*.go; do \
 		cmp -s $$f api/$${f##*/} || { echo "api/$${f##*/} is not what make generate makes"; exit 1; }; done
+	@rm -r $(BUILD)/generated
 	@echo "check: clean"
 
 .PHONY: bench

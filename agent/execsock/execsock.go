@@ -5,7 +5,6 @@ package execsock
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -102,46 +101,23 @@ func Listen(cfg Config) (*Server, error) {
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.l.Close() })
-	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() {
-		s.l.Watch(ctx, func(err error) {
-			s.cfg.Log.Warn("executors' socket was gone and is made anew", "path", s.cfg.Path, "error", err)
-		})
-	})
 	var refused int
 	var said time.Time
-	for {
-		conn, err := s.l.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return fmt.Errorf("accept on %s: %w", s.cfg.Path, err)
-			}
-			s.cfg.Log.Warn("cannot accept an executor's connection", "error", err)
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(10 * time.Millisecond):
-			}
-			continue
-		}
+	return s.l.Serve(ctx, s.cfg.Log, func(conn *net.UnixConn) {
 		link, err := s.admit(conn)
-		if err != nil {
-			_ = conn.Close()
-			// Any user of the node may come here as often as he likes: the log does not grow with that.
-			if refused++; time.Since(said) >= time.Second {
-				s.cfg.Log.Warn("executor's connection refused", "error", err, "refused", refused)
-				refused, said = 0, time.Now()
-			}
-			continue
+		if err == nil {
+			wg.Go(func() { s.read(ctx, link) })
+			return
 		}
-		wg.Go(func() { s.read(ctx, link) })
-	}
+		_ = conn.Close()
+		// Any user of the node may come here as often as he likes: the log does not grow with that.
+		if refused++; time.Since(said) >= time.Second {
+			s.cfg.Log.Warn("executor's connection refused", "error", err, "refused", refused)
+			refused, said = 0, time.Now()
+		}
+	})
 }
 
 // admit identifies a connection; it replaces the one that its sandbox had.

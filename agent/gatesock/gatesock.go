@@ -101,37 +101,16 @@ func (s *Server) Refused() uint64 { return s.refused.Load() }
 
 // Run serves until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = s.l.Close() })
-	defer stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() {
-		s.l.Watch(ctx, func(err error) {
-			s.cfg.Log.Warn("socket for gate and hook was gone and is made anew", "path", s.cfg.Path, "error", err)
-		})
-	})
 	slots := make(chan struct{}, maxConversations)
 	order := uint64(0)
-	for {
-		conn, err := s.l.AcceptUnix()
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return fmt.Errorf("accept on %s: %w", s.cfg.Path, err)
-			}
-			s.cfg.Log.Warn("cannot accept a gate's connection", "error", err)
-			if !pause(ctx, 10*time.Millisecond) {
-				return nil
-			}
-			continue
-		}
+	return s.l.Serve(ctx, s.cfg.Log, func(conn *net.UnixConn) {
 		select {
 		case slots <- struct{}{}:
 		case <-ctx.Done():
 			_ = conn.Close()
-			return nil
+			return
 		}
 		order++
 		number := order
@@ -142,16 +121,7 @@ func (s *Server) Run(ctx context.Context) error {
 				s.cfg.Log.Warn("gate's frame refused", "error", err)
 			}
 		})
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
+	})
 }
 
 // converse serves one connection. An error means that the caller is at fault.

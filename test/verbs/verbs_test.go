@@ -3,23 +3,9 @@
 package verbs
 
 import (
-	"errors"
-	"os/exec"
-	"strings"
 	"testing"
+
+	"github.com/gleaner-hpc/gleaner/test/vm"
 )
 
-func TestSoftRoCE(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a virtual machine takes a minute")
-	}
-	out, err := exec.CommandContext(t.Context(), "./run").CombinedOutput()
-	text := strings.TrimSpace(string(out))
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 77 {
-		t.Skip(text[strings.LastIndex(text, "\n")+1:])
-	}
-	t.Log(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+func TestSoftRoCE(t *testing.T) { vm.Suite(t, "./run") }
