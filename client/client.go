@@ -83,6 +83,7 @@ type TaskOptions struct {
 	Timeout          time.Duration // of one run of the function; 0 means none
 	Retries          int           // further runs after the function itself failed; 0 means none
 	ExecutorFailures int           // runs that may be lost to executors that failed (evictions do not count); 0 means 5
+	Room             uint64        // bytes of the largest result; 0 means the lease's buffer. Many at a time need 64 KiB or less
 	Depth            int           // tasks at an executor at a time, one running and the rest ready behind it; 0 means 2
 }
 

@@ -14,7 +14,8 @@ import (
 // pool runs tasks on the executors of one lease: it carries out what a dispatch.Machine decides.
 type pool struct {
 	options  TaskOptions
-	buffers  sync.Pool // result buffers of the lease's size
+	buffer   uint64    // bytes of the largest input
+	buffers  sync.Pool // for results
 	attempts sync.WaitGroup
 	tell     func(r *Result, outcome api.TaskRecord_Outcome) // each retry and each end, for the report; may not block
 
@@ -52,9 +53,13 @@ type member struct {
 const grace = 300 * time.Millisecond
 
 func newPool(buffer uint64, o TaskOptions, tell func(*Result, api.TaskRecord_Outcome)) *pool {
+	room := buffer
+	if o.Room > 0 {
+		room = min(room, o.Room)
+	}
 	return &pool{
-		options: o, tell: tell,
-		buffers: sync.Pool{New: func() any { b := make([]byte, buffer); return &b }},
+		options: o, tell: tell, buffer: buffer,
+		buffers: sync.Pool{New: func() any { b := make([]byte, room); return &b }},
 		machine: dispatch.New(dispatch.Config{Depth: o.Depth, ExecutorFailures: o.ExecutorFailures, Retries: o.Retries}),
 		calls:   map[uint64]*Call{}, executors: map[string]*member{},
 	}
@@ -161,8 +166,8 @@ func (p *pool) run(ctx context.Context, c *Call, m *member) ([]byte, error) {
 	}
 	buffer := p.buffers.Get().(*[]byte)
 	defer p.buffers.Put(buffer)
-	if len(input) > len(*buffer) {
-		return nil, &InputError{fmt.Errorf("%d bytes; the lease's buffer holds %d, ask for a larger one", len(input), len(*buffer))}
+	if uint64(len(input)) > p.buffer {
+		return nil, &InputError{fmt.Errorf("%d bytes; the lease's buffer holds %d, ask for a larger one", len(input), p.buffer)}
 	}
 	n, err := m.conn.Invoke(ctx, input, *buffer, p.options.Timeout)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -220,6 +222,39 @@ func TestFailEmpty(t *testing.T) {
 		if err != nil || (s.Failed == 1) != fail || errors.Is(missing, os.ErrNotExist) != fail {
 			t.Errorf("fail %t: %+v, %v, %v", fail, s, err, missing)
 		}
+	}
+}
+
+// Results are written beside each other: the first two wait for one another.
+func TestResultsAreWrittenTogether(t *testing.T) {
+	dir := t.TempDir()
+	plan, err := NewPlan(inputs(t, dir, "a", "b", "c"), filepath.Join(dir, "out{index}"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var met sync.WaitGroup
+	met.Add(2)
+	var calls atomic.Int32
+	released := 0
+	s, err := Run(t.Context(), Config{
+		Plan: plan, Acquire: func(context.Context) (Lease, error) { return &fakeLease{lives: 3, released: &released}, nil },
+		Write: func(path string, data []byte) error {
+			if calls.Add(1) > 2 {
+				return errors.New("disk is full")
+			}
+			met.Done()
+			together := make(chan struct{})
+			go func() { met.Wait(); close(together) }()
+			select {
+			case <-together:
+				return Write(path, data)
+			case <-time.After(20 * time.Second):
+				return errors.New("written one after the other")
+			}
+		},
+	})
+	if err != nil || s.OK != 2 || s.Failed != 1 || s.Failures[0].Error != "disk is full" {
+		t.Errorf("%+v, %v", s, err)
 	}
 }
 

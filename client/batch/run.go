@@ -7,6 +7,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/api"
@@ -25,9 +26,11 @@ type Lease interface {
 type Config struct {
 	Plan    *Plan
 	Acquire func(ctx context.Context) (Lease, error) // called again when a lease was lost through no fault of the tasks
-	Each    func(Item, error)                        // after each task that ended, for the progress bar; may be nil
+	Each    func(Item, error)                        // after each task that ended, one at a time, for the progress bar; may be nil
 	// Patience is how long a map that is under way waits for a broker that has gone away; 0 means not at all.
 	Patience time.Duration
+	// Write puts a result into its file, for several at a time; nil means Write of this package.
+	Write func(path string, data []byte) error
 	// FailEmpty makes an empty result a failure: the way in which a function, whose ABI has no error code, refuses its input.
 	FailEmpty bool
 }
@@ -61,19 +64,28 @@ var errEmpty = errors.New("empty result: the function refused its input")
 // ReleaseTimeout bounds giving a lease back, in particular after an interrupt.
 const ReleaseTimeout = 5 * time.Second
 
+// writers bounds the results that are being written at a time: a file system far away takes milliseconds for each, and executors
+// are not to wait for it.
+const writers = 16
+
 // maxLeases bounds how often a lost lease is replaced while no task ends in between.
 const maxLeases = 3
 
 type run struct {
 	Config
-	summary Summary
 	pending []Item
+
+	mu      sync.Mutex // while results are written
+	summary Summary
 	failed  map[int]Failure // by the input's index
 }
 
 // Run runs the plan. The error says why tasks are left, and is nil when none are, whether or not some failed.
 func Run(ctx context.Context, c Config) (Summary, error) {
 	began := time.Now()
+	if c.Write == nil {
+		c.Write = Write
+	}
 	r := &run{Config: c, pending: c.Plan.Items, failed: map[int]Failure{}}
 	r.summary = Summary{Schema: "gleaner.map/1", Tasks: len(c.Plan.Items) + c.Plan.Skipped, Skipped: c.Plan.Skipped, Failures: []Failure{}}
 	var err error
@@ -143,7 +155,9 @@ func (r *run) once(ctx context.Context) error {
 	r.summary.Lease = lease.ID()
 	items := r.pending
 	taken := 0
-	ended := make(map[uint64]bool, len(items))
+	ended := make([]bool, len(items)) // each by whoever concludes it
+	var writing sync.WaitGroup
+	turns := make(chan struct{}, writers)
 	err = lease.Map(ctx, func(yield func(client.Task) bool) {
 		for taken < len(items) {
 			item := items[taken]
@@ -153,11 +167,16 @@ func (r *run) once(ctx context.Context) error {
 			}
 		}
 	}, func(result client.Result) {
-		ended[result.Index] = r.conclude(lease.ID(), items[result.Index], result)
+		turns <- struct{}{}
+		writing.Go(func() {
+			ended[result.Index] = r.conclude(lease.ID(), items[result.Index], result)
+			<-turns
+		})
 	})
+	writing.Wait()
 	var left []Item
 	for n, item := range items {
-		if !ended[uint64(n)] {
+		if !ended[n] {
 			left = append(left, item)
 		}
 	}
@@ -181,10 +200,12 @@ func (r *run) conclude(lease uint64, item Item, result client.Result) bool {
 	case err == nil && r.FailEmpty && len(result.Output) == 0:
 		err = errEmpty
 	case err == nil:
-		err = Write(item.Output, result.Output)
+		err = r.Write(item.Output, result.Output)
 	case errors.Is(err, client.ErrEnded), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return false
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if err == nil {
 		r.summary.OK++
 	} else {
