@@ -176,7 +176,7 @@ func (s *state) place(now time.Time) {
 	for _, n := range s.sortedNodes() {
 		nodes = append(nodes, n.offered(s.view))
 	}
-	plan := placement.Decide(now, s.cfg.Policy, nodes, needs, s.backoff)
+	plan := placement.Decide(now, s.cfg.Policy, nodes, needs, nil, s.backoff)
 	for _, pick := range plan.Picks {
 		l, n := s.table.Get(pick.Lease), s.nodes[pick.Node]
 		if x := s.table.Place(now, pick.Lease, pick.Node); x != nil {

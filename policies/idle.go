@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"slices"
+	"time"
 )
 
 // Idle is the built-in policy that a careful site starts with. It lends only what Slurm has allocated to nobody and the agent
@@ -11,7 +12,7 @@ import (
 // fewest, so that one arriving job evicts as few as possible; between equals to the node with the most cores free, then by name.
 type Idle struct{}
 
-// flagsAgainst are the node flags under which Idle lends nothing, with the reason that users read.
+// flagsAgainst are the node flags under which nothing is lent, with the reason that users read.
 var flagsAgainst = map[string]string{
 	"drain": "node is being drained", "maint": "node is in maintenance", "reserved": "node is reserved",
 	"planned": "node is planned for a job", "powering_down": "node is powering down", "powered_down": "node is powered down",
@@ -19,32 +20,53 @@ var flagsAgainst = map[string]string{
 	"not_responding": "node does not respond", "fail": "node is failing", "down": "node is down",
 }
 
-// Harvest offers what is left of the node when Slurm's and the leases' part is taken away, at most what its agent would accept.
-func (Idle) Harvest(n Node) Offer {
-	o := Offer{Node: n.Name}
+// Harvest offers what is left of each node when Slurm's and the leases' part is taken away, at most what its agent would accept.
+func (Idle) Harvest(v View) []Offer {
+	offers := make([]Offer, len(v.Nodes))
+	for i := range v.Nodes {
+		offers[i] = harvest(&v.Nodes[i], false)
+	}
+	return offers
+}
+
+// harvest offers a node's unallocated part and, when asked, what its jobs do not use.
+func harvest(n *Node, unused bool) Offer {
+	o := Offer{Node: n.Name, Executors: len(n.Executors)}
 	for _, flag := range n.Flags {
 		if why, against := flagsAgainst[flag]; against {
 			o.Why = why
 			return o
 		}
 	}
-	left := Resources{
-		Cores:       min(n.Free.Cores, n.Total.Cores-n.Slurm.Cores-n.Leased.Cores),
-		MemoryBytes: min(n.Free.MemoryBytes, left(n.Total.MemoryBytes, n.Slurm.MemoryBytes, n.Leased.MemoryBytes)),
-		GPUs:        min(n.Free.GPUs, n.Total.GPUs-n.Slurm.GPUs-n.Leased.GPUs),
+	room := Unallocated(n)
+	if unused {
+		room.MemoryBytes += n.Unused.MemoryBytes
+		room.GPUs += n.Unused.GPUs
 	}
+	room.Cores = min(room.Cores, n.Free.Cores)
+	room.MemoryBytes = min(room.MemoryBytes, n.Free.MemoryBytes)
+	room.GPUs = max(0, min(room.GPUs, n.Free.GPUs))
 	switch {
-	case left.Cores <= 0 && n.Slurm.Cores >= n.Total.Cores:
+	case room.Cores <= 0 && n.Slurm.Cores >= n.Total.Cores:
 		o.Why = "all cores allocated by Slurm"
-	case left.Cores <= 0:
+	case room.Cores <= 0:
 		o.Why = "no core left over"
-	case left.MemoryBytes == 0:
+	case room.MemoryBytes == 0:
 		o.Why = "no memory left over"
 	default:
-		left.GPUs = max(0, left.GPUs)
-		o.Resources = left
+		o.Resources = room
 	}
 	return o
+}
+
+// Unallocated is what neither jobs nor leases hold of a node; no amount is negative. What leases have borrowed from jobs counts once.
+func Unallocated(n *Node) Resources {
+	own := n.Leased.MemoryBytes - min(n.Leased.MemoryBytes, n.Borrowed.MemoryBytes)
+	return Resources{
+		Cores:       max(0, n.Total.Cores-n.Slurm.Cores-n.Leased.Cores),
+		MemoryBytes: left(n.Total.MemoryBytes, n.Slurm.MemoryBytes, own),
+		GPUs:        max(0, n.Total.GPUs-n.Slurm.GPUs-max(0, n.Leased.GPUs-n.Borrowed.GPUs)),
+	}
 }
 
 func left(total uint64, taken ...uint64) uint64 {
@@ -56,10 +78,16 @@ func left(total uint64, taken ...uint64) uint64 {
 
 // Place spreads the executors over the nodes. Nodes to avoid come last.
 func (Idle) Place(r Request, offers []Offer) []string {
-	q := &spread{need: r.Each}
-	for _, o := range offers {
-		if o.Resources.Fits(r.Each) {
-			q.offers = append(q.offers, choice{o, slices.Contains(r.Avoid, o.Node)})
+	return place(r, offers, func(*Offer) bool { return true }, nil)
+}
+
+// place spreads over the offers that suit. longest, when given, says how long an offer lasts: among equally used nodes the one that
+// lasts longest comes first.
+func place(r Request, offers []Offer, suits func(*Offer) bool, longest func(*Offer) time.Duration) []string {
+	q := &spread{longest: longest}
+	for i := range offers {
+		if o := &offers[i]; o.Resources.Fits(r.Each) && !slices.Contains(o.Against, r.Function) && suits(o) {
+			q.offers = append(q.offers, choice{*o, slices.Contains(r.Avoid, o.Node)})
 		}
 	}
 	heap.Init(q)
@@ -78,13 +106,20 @@ func (Idle) Place(r Request, offers []Offer) []string {
 	return picks
 }
 
-// EvictionOrder puts the youngest first: it has the least work to lose.
-func (Idle) EvictionOrder(executors []Executor) []Executor {
+// Evict puts the youngest first: it has the least work to lose.
+func (Idle) Evict(_ Overlap, executors []Executor) []string {
+	return order(executors, func(a, b *Executor) int { return b.Started.Compare(a.Started) })
+}
+
+// order sorts ids; what before leaves equal is sorted by id.
+func order(executors []Executor, before func(a, b *Executor) int) []string {
 	sorted := slices.Clone(executors)
-	slices.SortStableFunc(sorted, func(a, b Executor) int {
-		return cmp.Or(b.Started.Compare(a.Started), cmp.Compare(a.ID, b.ID))
-	})
-	return sorted
+	slices.SortStableFunc(sorted, func(a, b Executor) int { return cmp.Or(before(&a, &b), cmp.Compare(a.ID, b.ID)) })
+	ids := make([]string, len(sorted))
+	for i := range sorted {
+		ids[i] = sorted[i].ID
+	}
+	return ids
 }
 
 type choice struct {
@@ -94,8 +129,8 @@ type choice struct {
 
 // spread is a heap of offers, the best on top.
 type spread struct {
-	need   Resources
-	offers []choice
+	offers  []choice
+	longest func(*Offer) time.Duration
 }
 
 func (q *spread) Len() int { return len(q.offers) }
@@ -104,7 +139,11 @@ func (q *spread) Less(i, j int) bool {
 	if a.avoid != b.avoid {
 		return b.avoid
 	}
-	return cmp.Or(cmp.Compare(a.Executors, b.Executors), cmp.Compare(b.Resources.Cores, a.Resources.Cores), cmp.Compare(a.Node, b.Node)) < 0
+	c := cmp.Compare(a.Executors, b.Executors)
+	if c == 0 && q.longest != nil {
+		c = cmp.Compare(q.longest(&b.Offer), q.longest(&a.Offer))
+	}
+	return cmp.Or(c, cmp.Compare(b.Resources.Cores, a.Resources.Cores), cmp.Compare(a.Node, b.Node)) < 0
 }
 func (q *spread) Swap(i, j int) { q.offers[i], q.offers[j] = q.offers[j], q.offers[i] }
 func (q *spread) Push(x any)    { q.offers = append(q.offers, x.(choice)) }

