@@ -34,6 +34,9 @@ import (
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
+// listenAgain is the pause between attempts at the executors' socket.
+const listenAgain = 50 * time.Millisecond
+
 // Launcher is what the agent asks of the node's launcher. *launch.Client is one.
 type Launcher interface {
 	Start(ctx context.Context, spec launcher.Spec) (int, error)
@@ -89,12 +92,12 @@ type Config struct {
 
 // Agent runs one node's part.
 type Agent struct {
-	cfg      Config
-	loop     *loop
-	gate     *gatesock.Server
-	links    *execsock.Server
-	writer   *state.Writer
-	sessions chan session.Event
+	cfg       Config
+	loop      *loop
+	gate      *gatesock.Server
+	executors execsock.Config
+	writer    *state.Writer
+	sessions  chan session.Event
 }
 
 // New makes the sockets and folders and reads the predecessor's state. Nothing runs before Run.
@@ -130,12 +133,7 @@ func New(cfg Config) (*Agent, error) {
 	if a.gate, err = gatesock.Listen(gatesock.Config{Path: cfg.Socket, Node: cfg.Node, Calls: calls, Log: cfg.Log}); err != nil {
 		return nil, err
 	}
-	a.links, err = execsock.Listen(execsock.Config{
-		Path: filepath.Join(cfg.RunDir, "agent", "executors.sock"), Identify: cfg.Identify, Events: links, Log: cfg.Log,
-	})
-	if err != nil {
-		return nil, errors.Join(err, a.gate.Close())
-	}
+	a.executors = execsock.Config{Path: execsock.Path(cfg.RunDir), Identify: cfg.Identify, Events: links, Log: cfg.Log}
 	return a, nil
 }
 
@@ -146,12 +144,30 @@ func (a *Agent) Run(ctx context.Context) error {
 	written := make(chan error, 1)
 	go func() { written <- a.writer.Run(writing) }()
 	group.Go(func() error { return a.gate.Run(ctx) })
-	group.Go(func() error { return a.links.Run(ctx) })
+	group.Go(func() error { return a.serveExecutors(ctx) })
 	group.Go(func() error { return a.cfg.Session(a.sessions).Run(ctx) })
 	group.Go(func() error { return a.loop.run(ctx) })
 	err := group.Wait()
 	stop()
 	return errors.Join(err, <-written, a.writer.Flush())
+}
+
+// serveExecutors listens for executors as soon as the launcher has made the folder for that. Gates are answered meanwhile.
+func (a *Agent) serveExecutors(ctx context.Context) error {
+	for told := false; ; told = true {
+		server, err := execsock.Listen(a.executors)
+		if err == nil {
+			return server.Run(ctx)
+		}
+		if !told {
+			a.cfg.Log.Warn("executors cannot connect yet; is the launcher running, with this agent's user as --agent-uid?", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(listenAgain):
+		}
+	}
 }
 
 // bootID names this boot of the kernel; "" where it does not tell.

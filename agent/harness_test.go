@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/gleaner-hpc/gleaner/agent/execsock"
 	"github.com/gleaner-hpc/gleaner/agent/jobs"
 	"github.com/gleaner-hpc/gleaner/agent/launch/launchtest"
 	"github.com/gleaner-hpc/gleaner/agent/ledger"
@@ -260,7 +261,11 @@ func (n *node) dial(id string) *box {
 	n.mu.Lock()
 	n.next = id
 	n.mu.Unlock()
-	conn, err := net.Dial("unix", filepath.Join(n.cfg.RunDir, "agent", "executors.sock"))
+	conn, err := net.Dial("unix", execsock.Path(n.cfg.RunDir))
+	for deadline := time.Now().Add(patience); err != nil && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+		conn, err = net.Dial("unix", execsock.Path(n.cfg.RunDir))
+	}
 	if err != nil {
 		n.t.Fatal(err)
 	}

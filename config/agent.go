@@ -87,10 +87,10 @@ func defaultAgent() *Agent {
 	return &Agent{
 		Node: Node{ReserveMemory: 1 << 30, Affinity: "auto", JobMemory: "counted"},
 		Agent: AgentDaemon{
-			Socket: "/run/gleaner/agent.sock", RunDir: "/run/gleaner", StateDir: "/var/lib/gleaner/agent",
+			Socket: "/run/gleaner/agent.sock", RunDir: "/run/gleaner-launch", StateDir: "/var/lib/gleaner/agent",
 			Metrics: "127.0.0.1:9095", LogLevel: "info",
 		},
-		Launcher: Launcher{Socket: "/run/gleaner/launch.sock"},
+		Launcher: Launcher{Socket: "/run/gleaner-launch/launch.sock"},
 		Executor: Executor{Parked: 1, ParkedMemory: 64 << 20},
 		Evict:    Evict{WarnTimeout: Duration(5 * time.Second), OrphanTimeout: Duration(2 * time.Minute)},
 	}

@@ -41,7 +41,7 @@ type Identity struct {
 	Method      string   `toml:"method"` // munge, none
 	MungeSocket string   `toml:"munge_socket"`
 	AllowRoot   bool     `toml:"allow_root"`
-	Agents      []string `toml:"agents"` // user names
+	Agents      []string `toml:"agents"` // user names or uids
 }
 
 // Policy names the policy.

@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -38,6 +39,8 @@ const char *gl_verdict_text(enum gl_verdict v)
 		return "agent could not free everything";
 	case GL_GARBAGE:
 		return "agent gave no sensible answer";
+	case GL_STRANGER:
+		return "the socket is not the agent's: who listens there neither is root nor owns the folder";
 	case GL_EMPTY:
 		return "nothing is left, though the agent did not confirm it";
 	}
@@ -76,6 +79,26 @@ static enum gl_verdict dial(const char *path, int64_t deadline, int *fd)
 		poll(NULL, 0, 1);
 	}
 	return GL_OK;
+}
+
+/* Says whether the agent is behind fd: root, or the owner of the socket's folder, provided that nobody else can put a socket there. The
+ * kernel noted who listens; root made the folder. No name service is asked: that could take for ever. */
+static bool trusted(int fd, const char *path)
+{
+	char folder[sizeof((struct sockaddr_un *)NULL)->sun_path];
+	struct ucred peer;
+	struct stat st;
+	socklen_t size = sizeof peer;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0)
+		return false;
+	if (peer.uid == 0 || peer.uid == geteuid())
+		return true;
+	memcpy(folder, path, strnlen(path, sizeof folder - 1) + 1);
+	char *slash = strrchr(folder, '/');
+	if (slash == NULL || slash == folder)
+		return false;
+	*slash = '\0';
+	return stat(folder, &st) == 0 && st.st_uid == peer.uid && (st.st_mode & (S_IWGRP | S_IWOTH)) == 0;
 }
 
 static enum gl_verdict send_all(int fd, const uint8_t *buf, size_t len, int64_t deadline)
@@ -181,6 +204,8 @@ enum gl_verdict gl_ask(const struct gl_settings *s, const struct gl_frame *f, en
 		return GL_GARBAGE;
 	int fd = -1;
 	enum gl_verdict v = dial(s->socket, ack, &fd);
+	if (v == GL_OK && !trusted(fd, s->socket))
+		v = GL_STRANGER;
 	if (v == GL_OK)
 		v = send_all(fd, out, size, ack);
 	if (v == GL_OK)

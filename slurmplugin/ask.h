@@ -15,6 +15,7 @@ enum gl_verdict {
 	GL_NO_DONE,  /* acknowledged, but not done within deadline */
 	GL_REFUSED,  /* the agent says that it could not free everything */
 	GL_GARBAGE,  /* the answer is no frame, or the connection broke */
+	GL_STRANGER, /* who listens is neither root nor the owner of the socket's folder, or others can write to that folder */
 	GL_EMPTY,    /* the agent confirms nothing, but it has heard, is starting nothing, and nothing is left */
 };
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -89,6 +90,10 @@ type Server struct {
 	mu    sync.Mutex
 	links map[string]*Link // by sandbox
 }
+
+// Path is where the executors' socket is below the launcher's run directory. The launcher makes its folder, which no other user of the
+// node can enter, and shows it to sandboxes.
+func Path(runDir string) string { return filepath.Join(runDir, "agent", "sockets", "executors.sock") }
 
 // Listen makes the socket. It is open to every user of the node, since executors run as their owners.
 func Listen(cfg Config) (*Server, error) {

@@ -129,10 +129,14 @@ func logger(level string) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l}))
 }
 
-// uids looks users up by name. One that this host does not have is no error: the defaults name users that a site may lack.
+// uids looks users up by name, and takes numbers as they are. One that this host does not have is no error: the defaults name users that a site may lack.
 func uids(log *slog.Logger, key string, names []string) []uint32 {
 	var ids []uint32
 	for _, name := range names {
+		if id, err := strconv.ParseUint(name, 10, 32); err == nil {
+			ids = append(ids, uint32(id))
+			continue
+		}
 		u, err := user.Lookup(name)
 		if err != nil {
 			log.Info("user is not known here and gets no rights", "key", key, "user", name)

@@ -11,6 +11,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,11 +23,10 @@ import (
 )
 
 type options struct {
-	socket   string
-	agentUID int
-	orphans  time.Duration
-	cleanup  bool
-	cfg      sandbox.Config
+	socket  string
+	orphans time.Duration
+	cleanup bool
+	cfg     sandbox.Config
 }
 
 func main() {
@@ -53,9 +54,13 @@ func main() {
 func parse(args []string, log *slog.Logger) (options, error) {
 	o := options{cfg: sandbox.Config{Log: log}}
 	f := flag.NewFlagSet("launch", flag.ContinueOnError)
-	f.StringVar(&o.socket, "socket", "/run/gleaner/launch.sock", "Unix socket on which the agent asks")
-	f.IntVar(&o.agentUID, "agent-uid", 0, "uid that may ask")
-	f.StringVar(&o.cfg.RunDir, "run-dir", "/run/gleaner", "folder for the sandboxes' state; all folders above it searchable by all")
+	f.StringVar(&o.socket, "socket", "/run/gleaner-launch/launch.sock", "Unix socket on which the agent asks")
+	f.Func("agent-uid", "user that may ask: a name, or the number of user and group (default root)", func(s string) error {
+		uid, gid, err := agentIDs(s)
+		o.cfg.AgentUID, o.cfg.AgentGID = uid, gid
+		return err
+	})
+	f.StringVar(&o.cfg.RunDir, "run-dir", "/run/gleaner-launch", "folder for the sandboxes' state; all folders above it searchable by all")
 	f.StringVar(&o.cfg.Libexec, "libexec", "/usr/libexec/gleaner", "folder of the executor")
 	f.StringVar(&o.cfg.CgroupParent, "cgroup-parent", "gleaner", "top cgroup of all nodes' sandboxes")
 	f.StringVar(&o.cfg.Node, "node", shortHost(), "name of this node")
@@ -78,6 +83,20 @@ func parse(args []string, log *slog.Logger) (options, error) {
 	return o, nil
 }
 
+// agentIDs reads --agent-uid.
+func agentIDs(text string) (uid, gid int, err error) {
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return int(n), int(n), nil
+	}
+	known, err := user.Lookup(text)
+	if err != nil {
+		return 0, 0, err
+	}
+	uid, err1 := strconv.Atoi(known.Uid)
+	gid, err2 := strconv.Atoi(known.Gid)
+	return uid, gid, errors.Join(err1, err2)
+}
+
 func shortHost() string {
 	name, _ := os.Hostname()
 	name, _, _ = strings.Cut(name, ".")
@@ -95,13 +114,13 @@ func run(ctx context.Context, o options) error {
 		defer cancel()
 		return manager.CleanUp(ctx)
 	}
-	listener, err := sockets.KeepFor(o.socket, 0o600, o.agentUID)
+	listener, err := sockets.KeepFor(o.socket, 0o600, o.cfg.AgentUID)
 	if err != nil {
 		return err
 	}
 	go listener.Watch(ctx, func(err error) { o.cfg.Log.Warn("socket was gone and is made anew", "path", o.socket, "error", err) })
 	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
-	s := newServer(manager, uint32(o.agentUID), o.cfg.Log)
+	s := newServer(manager, uint32(o.cfg.AgentUID), o.cfg.Log)
 	s.orphanTimeout = o.orphans
 	return s.serve(ctx, listener)
 }

@@ -308,7 +308,8 @@ func TestParse(t *testing.T) {
 		"nothing":        {},
 		"device twice":   {args: []string{"--device", "/dev/infiniband/uverbs*", "--device", "/dev/nvidia0"}},
 		"stray argument": {args: []string{"now"}, err: `unexpected argument "now"`},
-		"uid no number":  {args: []string{"--agent-uid", "root"}, err: "invalid value"},
+		"agent by name":  {args: []string{"--agent-uid", "root"}},
+		"no such agent":  {args: []string{"--agent-uid", "no such user"}, err: "invalid value"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := parse(c.args, slog.New(slog.DiscardHandler))

@@ -60,6 +60,8 @@ type Config struct {
 	Node         string       // one path component
 	Command      []string     // the executor's command line, in which %i stands for the sandbox's id; empty means DefaultCommand
 	Devices      []string     // device files that a Spec may name: paths or patterns of filepath.Match below /dev
+	AgentUID     int          // who makes the socket that sandboxes see at /run/gleaner/agent
+	AgentGID     int          // its group, which alone may enter the folder above
 	SetupID      uint32       // host uid and gid that is root in the sandboxes during setup; owned by nobody; 0 means 2147483646
 	Log          *slog.Logger // nil means silence
 }
@@ -136,11 +138,11 @@ func (m *Manager) prepare() error {
 	for _, dir := range []struct {
 		path string
 		mode os.FileMode
-	}{{m.cfg.RunDir, 0o755}, {m.dir(), 0o711}, {m.states(), 0o711}, {m.names(), 0o711}, {m.selves(), 0o711}, {m.agentDir(), 0o755}} {
+	}{{m.cfg.RunDir, 0o755}, {m.dir(), 0o711}, {m.states(), 0o711}, {m.names(), 0o711}, {m.selves(), 0o711}} {
 		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
 			return fmt.Errorf("make run directory: %w", err)
 		}
-		if dir.path == m.agentDir() || dir.path == m.cfg.RunDir {
+		if dir.path == m.cfg.RunDir {
 			continue // not ours alone: the mode is its owner's matter
 		}
 		if err := os.Chmod(dir.path, dir.mode); err != nil {
@@ -153,7 +155,15 @@ func (m *Manager) prepare() error {
 	if err := searchable(m.dir()); err != nil {
 		return err
 	}
-	return makeSkeleton(m.root())
+	return errors.Join(m.makeAgentDir(), makeSkeleton(m.root()))
+}
+
+// makeAgentDir makes the folder of the executors' socket, the agent's own, in one that only the agent's group can enter: users of the
+// node reach the socket from inside a sandbox, through its mount, and from nowhere else.
+func (m *Manager) makeAgentDir() error {
+	outer := filepath.Dir(m.agentDir())
+	return errors.Join(os.MkdirAll(m.agentDir(), 0o755), os.Chown(outer, 0, m.cfg.AgentGID), os.Chmod(outer, 0o710),
+		os.Chown(m.agentDir(), m.cfg.AgentUID, m.cfg.AgentGID), os.Chmod(m.agentDir(), 0o755))
 }
 
 func (m *Manager) takeLock() error {
@@ -199,7 +209,7 @@ func (m *Manager) dir() string      { return filepath.Join(m.cfg.RunDir, "launch
 func (m *Manager) root() string     { return filepath.Join(m.dir(), "root") }
 func (m *Manager) states() string   { return filepath.Join(m.dir(), "sandboxes") }
 func (m *Manager) names() string    { return filepath.Join(m.dir(), "names") }
-func (m *Manager) agentDir() string { return filepath.Join(m.cfg.RunDir, "agent") }
+func (m *Manager) agentDir() string { return filepath.Join(m.cfg.RunDir, "agent", "sockets") }
 func (m *Manager) selves() string   { return filepath.Join(m.cfg.RunDir, "executors") }
 
 // Exited gives the end of every sandbox, after its cgroup and folders are gone. The caller reads it all the time: 1024 wait there at most.

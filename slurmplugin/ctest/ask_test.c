@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -92,6 +93,41 @@ static void talk(const char *what, const char *script, enum gl_kind until, enum 
 		OK(evicted == 3, "%s: tells what was evicted", what);
 }
 
+/* Who listens counts, not what the socket is called: only root, and the owner of a folder that nobody else can write to. */
+static void strangers(void)
+{
+	enum { AGENT = 64321, OTHER = 64322 };
+	static const struct {
+		const char *what;
+		uid_t listens, owns;
+		mode_t mode;
+		enum gl_verdict want;
+	} cases[] = {
+		{"the agent's user in its own folder", AGENT, AGENT, 0755, GL_NO_DONE},
+		{"root in the agent's folder", 0, AGENT, 0755, GL_NO_DONE},
+		{"another user in the agent's folder", OTHER, AGENT, 0755, GL_STRANGER},
+		{"the agent's user in root's folder", AGENT, 0, 0755, GL_STRANGER},
+		{"the agent's user in a folder for all", AGENT, AGENT, 0777, GL_STRANGER},
+	};
+	if (geteuid() != 0) {
+		printf("ok # SKIP strangers: needs root, to be others\n");
+		return;
+	}
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		OK(chmod(folder, 0777) == 0 && seteuid(cases[i].listens) == 0, "%s: is another", cases[i].what);
+		struct agent a = {.listener = listen_at(settings.socket, 8), .script = "ah"};
+		pthread_t thread;
+		OK(seteuid(0) == 0 && chown(folder, cases[i].owns, 0) == 0 && chmod(folder, cases[i].mode) == 0, "%s: is root", cases[i].what);
+		pthread_create(&thread, NULL, serve, &a);
+		enum gl_verdict got = gl_ask(&settings, &claim, GL_DONE, NULL, NULL);
+		OK(got == cases[i].want, "%s: %s", cases[i].what, gl_verdict_text(got));
+		pthread_join(thread, NULL);
+		close(a.listener);
+		unlink(settings.socket);
+	}
+	OK(chown(folder, 0, 0) == 0, "the folder is root's again");
+}
+
 static void nobody(void)
 {
 	unlink(settings.socket);
@@ -142,6 +178,7 @@ int main(void)
 	talk("done is sooner than a look", "qd", GL_DONE, GL_OK, 0, 400);
 	OK(looks == 0, "looked %d times where there is nothing to look for", looks);
 	nobody();
+	strangers();
 	unlink(settings.socket);
 	rmdir(folder);
 	return tap_end();

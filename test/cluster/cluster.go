@@ -120,7 +120,7 @@ func (c *Cluster) up(ctx context.Context) error {
 		if err := c.start(d); err != nil {
 			return err
 		}
-		if d.role == "munged" || d.role == "brokerd" { // the others talk to them at once
+		if d.role == "munged" || d.role == "brokerd" || kind(d.role) == "launch" { // the others need them at once
 			if err := c.waitReady(ctx, d); err != nil {
 				return err
 			}

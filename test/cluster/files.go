@@ -13,9 +13,9 @@ import (
 
 // writeFiles lays out the cluster's folder.
 func (c *Cluster) writeFiles() error {
-	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run", "clock"}
+	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run", "agent", "clock"}
 	for _, node := range c.NodeNames() {
-		dirs = append(dirs, "spool/"+node, "run/"+node, "run/"+node+"/state")
+		dirs = append(dirs, "spool/"+node, "run/"+node, "agent/"+node, "agent/"+node+"/state")
 	}
 	for _, dir := range dirs {
 		if err := os.MkdirAll(c.path(dir), 0o755); err != nil {
@@ -25,7 +25,7 @@ func (c *Cluster) writeFiles() error {
 	if err := c.mountState(); err != nil {
 		return err
 	}
-	if err := os.Chown(c.path("rest"), nobody, nobody); err != nil { // slurmrestd refuses to be root
+	if err := c.handOver(); err != nil {
 		return err
 	}
 	key := make([]byte, 128)
@@ -53,15 +53,13 @@ func (c *Cluster) writeFiles() error {
 			return err
 		}
 	}
-	return errors.Join(c.writeHooks(), c.copyPlugin(), c.makeGPUs(), c.save())
+	return errors.Join(c.writeHooks(), c.copyClosed(), c.makeGPUs(), c.save())
 }
-
-const nobody = 65534
 
 // StateDir is where the broker ("brokerd") or a node's agent ("agentd/NODE") keeps its state; "" for other roles.
 func (s *spec) StateDir(role string) string {
 	if node, ok := strings.CutPrefix(role, "agentd/"); ok {
-		return filepath.Join(s.RunDir(node), "state")
+		return s.path("agent", node, "state")
 	}
 	if role == "brokerd" {
 		return s.path("broker")
@@ -128,24 +126,8 @@ func (c *Cluster) plugstackConf() string {
 
 func (c *Cluster) built() string { return c.lib("lib", "slurm", "spank_gleaner.so") }
 
-// plugin is the SPANK plugin where every user's srun can load it: as built, or a copy when the build folder is closed to others.
-func (c *Cluster) plugin() string {
-	if open(filepath.Dir(c.built())) {
-		return c.built()
-	}
-	return c.path("lib", "spank_gleaner.so")
-}
-
-func (c *Cluster) copyPlugin() error {
-	if !c.gated() || c.plugin() == c.built() {
-		return nil
-	}
-	text, err := os.ReadFile(c.built())
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(c.plugin(), text, 0o755)
-}
+// plugin is the SPANK plugin where every user's srun can load it.
+func (c *Cluster) plugin() string { return c.passable(c.built()) }
 
 func (c *Cluster) slurmConf() string {
 	hardware, plugins := fmt.Sprintf("CPUs=%d", c.CPUs), "TaskPlugin=task/cgroup\n"
@@ -247,8 +229,8 @@ poll = "1s"
 method = "munge"
 munge_socket = %q
 allow_root = true
-agents = ["root"]
-`, c.Broker(), c.StateDir("brokerd"), "unix:"+c.RestSocket(), c.MungeSocket())
+agents = ["%d"]
+`, c.Broker(), c.StateDir("brokerd"), "unix:"+c.RestSocket(), c.MungeSocket(), daemonUser().Uid)
 }
 
 func (c *Cluster) agentConf(node string) string {

@@ -264,10 +264,10 @@ func (s *spec) ClientConf() string             { return s.etc("client.toml") }
 func (s *spec) RestSocket() string             { return s.path("rest", "slurmrestd.sock") }
 func (s *spec) MungeSocket() string            { return s.path("munge", "munge.sock") }
 func (s *spec) RunDir(node string) string      { return s.path("run", node) }
-func (s *spec) AgentSocket(node string) string { return s.path("run", node, "agent.sock") }
+func (s *spec) AgentSocket(node string) string { return s.path("agent", node, "agent.sock") }
 func (s *spec) ClockFile(role string) string   { return s.path("clock", fileName(role)) }
 func (s *spec) ExecutorSocket(node string) string {
-	return s.path("run", node, "agent", "executors.sock")
+	return s.path("run", node, "agent", "sockets", "executors.sock")
 }
 func (s *spec) LaunchSocket(node string) string { return s.path("run", node, "launch.sock") }
 func (s *spec) Log(role string) string          { return s.path("log", fileName(role)+".log") }

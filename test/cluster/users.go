@@ -1,0 +1,77 @@
+package cluster
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// handOver gives the folders in which daemons write to the user that they run as: nothing there is root's.
+func (c *Cluster) handOver() error {
+	mine := []string{c.path("rest"), c.path("broker"), c.path("clock")}
+	for _, node := range c.NodeNames() {
+		mine = append(mine, c.path("agent", node), c.StateDir("agentd/"+node))
+	}
+	user := daemonUser()
+	for _, dir := range mine {
+		if err := os.Chown(dir, int(user.Uid), int(user.Gid)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strangerID is the user of the daemons on a machine without a user gleaner.
+const strangerID = 64321
+
+// daemonUser is whom broker, agents and slurmrestd run as: gleaner, as on a site, or an id that is nobody's.
+func daemonUser() *syscall.Credential {
+	if known, err := user.Lookup("gleaner"); err == nil {
+		uid, err1 := strconv.ParseUint(known.Uid, 10, 32)
+		gid, err2 := strconv.ParseUint(known.Gid, 10, 32)
+		if err1 == nil && err2 == nil && uid > 0 && gid > 0 {
+			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+		}
+	}
+	return &syscall.Credential{Uid: strangerID, Gid: strangerID}
+}
+
+// passable is where users other than root can run or load a built file: as built, or a copy when the build folder is closed to others.
+func (c *Cluster) passable(built string) string {
+	if open(filepath.Dir(built)) {
+		return built
+	}
+	return c.path("lib", filepath.Base(built))
+}
+
+// copyClosed makes the copies that passable names.
+func (c *Cluster) copyClosed() error {
+	files := []string{c.lib("bin", "gleaner-brokerd"), c.lib("bin", "gleaner-agentd")}
+	if c.gated() {
+		files = append(files, c.built())
+	}
+	for _, program := range c.Programs {
+		files = append(files, program)
+	}
+	for _, file := range files {
+		to := c.passable(file)
+		if to == file {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // skipped says so
+		}
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(to, text, 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
