@@ -80,6 +80,7 @@ type Request struct {
 
 // TaskOptions hold for every task of a lease.
 type TaskOptions struct {
+	Spin             time.Duration // both sides poll for so long before they sleep; 0 means 50 µs; or SpinAlways, SpinNever
 	Timeout          time.Duration // of one run of the function; 0 means none
 	Retries          int           // further runs after the function itself failed; 0 means none
 	ExecutorFailures int           // runs that may be lost to executors that failed (evictions do not count); 0 means 5

@@ -25,8 +25,14 @@ type Conn interface {
 	Close() error
 }
 
-// Connector opens the data path to an executor and carries the code there. buffer is the lease's, in bytes.
-type Connector func(ctx context.Context, e *api.Executor, f *Function, buffer uint64) (Conn, error)
+// Connector opens the data path to an executor and carries the code there.
+type Connector func(ctx context.Context, e *api.Executor, f *Function, p Path) (Conn, error)
+
+// Path is what a lease wants of its data paths.
+type Path struct {
+	Buffer uint64        // bytes of the largest input or result
+	Spin   time.Duration // as TaskOptions has it
+}
 
 // departure is the cause with which an executor's context ends: the broker says that it is gone.
 type departure struct {

@@ -23,13 +23,13 @@ const connectTimeout = 30 * time.Second
 
 // fabricConnector connects by package fabric.
 func fabricConnector(carrier, provider string) Connector {
-	return func(ctx context.Context, e *api.Executor, f *Function, buffer uint64) (Conn, error) {
+	return func(ctx context.Context, e *api.Executor, f *Function, p Path) (Conn, error) {
 		ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 		defer cancel()
 		conn, err := fabric.Dial(ctx,
 			fabric.Endpoint{Address: e.GetAddress(), Local: e.GetLocal(), Token: e.GetToken()},
 			fabric.Code{Symbol: f.Symbol, Library: f.Library, Digest: f.Digest},
-			fabric.Options{Carrier: carrier, Provider: provider, BufferBytes: buffer})
+			fabric.Options{Carrier: carrier, Provider: provider, BufferBytes: p.Buffer, Spin: p.Spin})
 		if err != nil {
 			return nil, err
 		}

@@ -35,6 +35,7 @@ type world struct {
 	silent   bool  // losses are not told through Watch
 	away     bool  // Watch answers that the broker is not there
 	refused  int   // connections to executors that are gone
+	path     Path  // of the latest connection
 }
 
 func newWorld(t *testing.T, f func([]byte) ([]byte, error)) (*world, *Client) {
@@ -196,7 +197,7 @@ func (w *world) anyExecutor() string {
 	return ""
 }
 
-func (w *world) connect(_ context.Context, e *api.Executor, _ *Function, _ uint64) (Conn, error) {
+func (w *world) connect(_ context.Context, e *api.Executor, _ *Function, p Path) (Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, ok := w.live[e.GetId()]; !ok {
@@ -204,6 +205,7 @@ func (w *world) connect(_ context.Context, e *api.Executor, _ *Function, _ uint6
 		return nil, &GoneError{Reason: "connection refused"}
 	}
 	conn := &fakeConn{f: w.f, gone: make(chan struct{})}
+	w.path = p
 	w.live[e.GetId()] = conn
 	return conn, nil
 }

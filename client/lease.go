@@ -21,6 +21,7 @@ type Lease struct {
 	id       uint64
 	ttl      time.Duration
 	buffer   uint64
+	spin     time.Duration
 	wanted   int
 	leases   api.LeasesClient
 	connect  Connector
@@ -49,7 +50,7 @@ type acquaintance struct {
 func newLease(leases api.LeasesClient, connect Connector, f *Function, o TaskOptions, granted *api.Lease, observer Observer) *Lease {
 	request := granted.GetRequest()
 	l := &Lease{
-		id: granted.GetId(), ttl: request.GetTtl().AsDuration(), buffer: request.GetBufferBytes(), wanted: int(request.GetExecutors()),
+		id: granted.GetId(), ttl: request.GetTtl().AsDuration(), buffer: request.GetBufferBytes(), spin: o.Spin, wanted: int(request.GetExecutors()),
 		leases: leases, connect: connect, function: f, reporter: newReporter(leases, granted.GetId()), observer: observer,
 		ended: make(chan struct{}), status: granted, known: map[string]*acquaintance{},
 	}
@@ -335,7 +336,7 @@ func (l *Lease) serve(ctx context.Context, known *acquaintance) {
 		l.mu.Lock()
 		e, rewatch, listening := known.executor, l.rewatch, l.listening
 		l.mu.Unlock()
-		conn, err := l.connect(ctx, e, l.function, l.buffer)
+		conn, err := l.connect(ctx, e, l.function, Path{l.buffer, l.spin})
 		if err == nil {
 			began := time.Now()
 			err = l.hold(ctx, e, conn)

@@ -27,7 +27,7 @@ type Options struct {
 	Provider    string        // libfabric provider, "" for the executor's choice
 	BufferBytes uint64        // largest payload in either direction, default 1 MiB; at most what the lease has
 	Slots       int           // requests in flight, 1 to 64, default 16
-	Spin        time.Duration // both sides poll for so long before they sleep, default 50 µs; negative: always
+	Spin        time.Duration // both sides poll for so long before they sleep, default 50 µs; or SpinAlways, SpinNever
 	Host        string        // address that the fabric listens on here; "" for the one that reaches the executor
 }
 
@@ -35,6 +35,12 @@ type Options struct {
 const (
 	maxSlots  = 64
 	maxBuffer = 1<<32 - 1<<16
+)
+
+// Budgets of Options.Spin that are no time.
+const (
+	SpinAlways time.Duration = -1 // never sleep
+	SpinNever  time.Duration = -2 // sleep at once
 )
 
 // withDefaults fills what is zero.
@@ -45,8 +51,11 @@ func (o Options) withDefaults() Options {
 	if o.Slots == 0 {
 		o.Slots = 16
 	}
-	if o.Spin == 0 {
+	switch o.Spin {
+	case 0:
 		o.Spin = 50 * time.Microsecond
+	case SpinNever:
+		o.Spin = 0 // as both sides write it
 	}
 	return o
 }

@@ -7,7 +7,7 @@
 
 #include "inside.h"
 
-enum { FIRST_LINES = 16, SPIN_ROUND_NS = 5000 };
+enum { FIRST_LINES = 16, SPIN_ROUND_NS = 5000, SPIN_TURN_NS = 1000000 };
 
 int64_t gleaner_now(void) {
 	struct timespec t;
@@ -235,7 +235,7 @@ static uint32_t lines_of(gleaner_call *const *calls, uint32_t n, struct line **l
 	return count;
 }
 
-/* poll_own harvests for the caller's calls for as long as the handle's budget lasts: 1 once one has ended. */
+/* poll_own harvests for the caller's calls until then: 1 once one has ended, -1 when none is with an executor. */
 static int poll_own(gleaner *g, gleaner_call *const *calls, uint32_t n, int64_t until, uint32_t *which) {
 	struct line *lines[FIRST_LINES];
 	uint32_t count;
@@ -248,7 +248,7 @@ static int poll_own(gleaner *g, gleaner_call *const *calls, uint32_t n, int64_t 
 		for (uint32_t i = 0; i < count; i++) pool_harvest(lines[i], count == 1 ? SPIN_ROUND_NS : 0);
 		if ((found = any_ended(calls, n, which)) || gleaner_now() >= until) break;
 	}
-	if (count == 0) return any_ended(calls, n, which);
+	if (count == 0) return any_ended(calls, n, which) ? 1 : -1;
 	for (uint32_t i = 0; i < count; i++) {
 		atomic_fetch_sub(&lines[i]->pollers, 1);
 		pool_rearm(lines[i]);
@@ -291,7 +291,8 @@ static int sleep_for(gleaner *g, gleaner_call *const *calls, uint32_t n, int64_t
 
 /* wait_one returns 1 when one of the calls has ended, in *which. */
 static int wait_one(gleaner *g, gleaner_call *const *calls, uint32_t n, int64_t timeout_ms, uint32_t *which) {
-	int64_t now, until, deadline;
+	int64_t now, deadline, spins, until = 0;
+	int found = 0;
 
 	if (any_ended(calls, n, which)) return 1;
 	now = gleaner_now();
@@ -300,9 +301,14 @@ static int wait_one(gleaner *g, gleaner_call *const *calls, uint32_t n, int64_t 
 	} else {
 		deadline = now + timeout_ms * 1000000;
 	}
-	until = now + (g->spin_ns > 0 ? g->spin_ns : 0);
-	if (deadline != 0 && until > deadline) until = deadline;
-	if (poll_own(g, calls, n, until, which)) return 1;
+	spins = g->spin_ns > INT64_MAX - now ? INT64_MAX : now + g->spin_ns;
+	if (deadline != 0 && spins > deadline) spins = deadline;
+	/* In turns: a call that is interrupted goes to another line. */
+	for (; found == 0 && until < spins; now = until) {
+		until = spins - now > SPIN_TURN_NS ? now + SPIN_TURN_NS : spins;
+		found = poll_own(g, calls, n, until, which);
+	}
+	if (found > 0) return 1;
 	return timeout_ms == 0 ? 0 : sleep_for(g, calls, n, deadline, which);
 }
 

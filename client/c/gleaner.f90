@@ -11,10 +11,12 @@ module gleaner
     GLEANER_LOST = -20, GLEANER_ENDED = -21, GLEANER_NO_LEASE = -30, GLEANER_UNREACHABLE = -31, GLEANER_PROTOCOL = -32, &
     GLEANER_INVALID = -40, GLEANER_TOO_BIG = -41, GLEANER_NO_MEMORY = -42, GLEANER_FORKED = -43
 
+  integer(c_int64_t), parameter, public :: gleaner_spin_never = -1_c_int64_t, gleaner_spin_always = huge(0_c_int64_t)
+
   type, bind(C), public :: gleaner_options
     integer(c_int32_t) :: bytes = 0 ! c_sizeof of this type
     integer(c_int32_t) :: depth = 0
-    integer(c_int64_t) :: spin_ns = 0
+    integer(c_int64_t) :: spin_ns = 0 ! or gleaner_spin_never, gleaner_spin_always
     type(c_ptr) :: lease = c_null_ptr
     type(c_ptr) :: carrier = c_null_ptr
     type(c_ptr) :: provider = c_null_ptr

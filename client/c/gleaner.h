@@ -56,11 +56,14 @@ typedef struct gleaner_call gleaner_call; /* an invocation */
 struct gleaner_options {
 	uint32_t bytes;
 	uint32_t depth;       /* invocations at an executor at a time, one running and the rest ready behind it; 0: 2, at most 16 */
-	int64_t spin_ns;      /* both sides poll for so long before they sleep; 0: 50 us; negative: never */
+	int64_t spin_ns;      /* both sides poll for so long before they sleep; 0: $GLEANER_SPIN, else 50 us; or one of the two below */
 	const char *lease;    /* socket of gleaner run; NULL: $GLEANER_LEASE */
 	const char *carrier;  /* "ring", "ofi"; NULL: the ring on the same node and ofi otherwise */
 	const char *provider; /* of libfabric; NULL: the executor's choice */
 };
+
+#define GLEANER_SPIN_NEVER ((int64_t)-1)
+#define GLEANER_SPIN_ALWAYS INT64_MAX
 
 /* gleaner_init joins the lease. It does not wait for executors: invocations wait for them. options may be NULL. */
 GLEANER_API int gleaner_init(gleaner **out, const struct gleaner_options *options);

@@ -127,7 +127,7 @@ struct gleaner {
 	int share, wake; /* socket (-1 once gleaner run is gone), eventfd of the lease's thread */
 	pthread_t thread;
 	uint32_t depth;
-	int64_t spin_ns;
+	int64_t spin_ns; /* 0: never, GLEANER_SPIN_ALWAYS */
 	char carrier[16], provider[64];
 	struct share_frame lease;
 	const uint8_t *code; /* mapped */
@@ -170,6 +170,10 @@ int lease_say(gleaner *g, const uint8_t *frame, size_t n);
 
 /* join.c */
 int lease_join(gleaner *g, const char *path);
+
+/* spin.c */
+int spin_budget(int64_t asked, int64_t *budget); /* GLEANER_INVALID when $GLEANER_SPIN makes no sense */
+int64_t spin_on_the_wire(int64_t budget);
 
 /* text.c */
 int text_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));

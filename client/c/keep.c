@@ -35,7 +35,7 @@ static int dial(struct member *m, struct gf_conn **c, struct gf_error *e) {
 	uint8_t token[SHARE_TOKEN];
 	struct gf_dial_options o = {.address = address, .local = local, .symbol = g->lease.symbol, .carrier = g->carrier, .provider = g->provider,
 		.host = "", .token = token, .digest = g->lease.digest, .code = g->code, .code_bytes = g->lease.code_bytes,
-		.buffer_bytes = g->lease.buffer_bytes, .slots = SLOTS, .spin_ns = g->spin_ns, .timeout_ns = (int64_t)DIAL_TIMEOUT_MS * 1000000,
+		.buffer_bytes = g->lease.buffer_bytes, .slots = SLOTS, .spin_ns = spin_on_the_wire(g->spin_ns), .timeout_ns = (int64_t)DIAL_TIMEOUT_MS * 1000000,
 		.cancel_fd = m->wake};
 
 	gleaner_enter(g);

@@ -14,7 +14,7 @@
 
 #include "inside.h"
 
-enum { REPORT_MS = 1000, STACK_BYTES = 1 << 20, DEPTH = 2, SPIN_NS = 50000 };
+enum { REPORT_MS = 1000, STACK_BYTES = 1 << 20, DEPTH = 2 };
 
 static atomic_uint generation = 1;
 static pthread_once_t once = PTHREAD_ONCE_INIT, exits = PTHREAD_ONCE_INIT;
@@ -28,7 +28,6 @@ static void begin(void) {
 	pthread_atfork(NULL, NULL, forked);
 	atexit(quiet_all); /* for a dial that is under way */
 }
-
 
 unsigned lease_generation(void) { return atomic_load_explicit(&generation, memory_order_relaxed); }
 
@@ -274,7 +273,7 @@ static gleaner *make(const struct gleaner_options *o) {
 	g->share = -1;
 	g->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	g->depth = o->depth == 0 ? DEPTH : o->depth > SLOTS ? SLOTS : o->depth;
-	g->spin_ns = o->spin_ns == 0 ? SPIN_NS : o->spin_ns < 0 ? 0 : o->spin_ns;
+	g->spin_ns = o->spin_ns;
 	snprintf(g->carrier, sizeof g->carrier, "%s", o->carrier != NULL ? o->carrier : "");
 	snprintf(g->provider, sizeof g->provider, "%s", o->provider != NULL ? o->provider : "");
 	return g;
@@ -344,6 +343,7 @@ int gleaner_init(gleaner **out, const struct gleaner_options *options) {
 	if (o.lease == NULL || o.lease[0] == 0) return text_fail(GLEANER_NO_LEASE, "GLEANER_LEASE is not set");
 	if (o.carrier != NULL && strcmp(o.carrier, "ring") != 0 && strcmp(o.carrier, "ofi") != 0 && o.carrier[0] != 0)
 		return text_fail(GLEANER_INVALID, "carrier \"%.40s\": want ring or ofi", o.carrier);
+	if ((rc = spin_budget(o.spin_ns, &o.spin_ns)) != GLEANER_OK) return rc;
 	pthread_once(&once, begin);
 	g = make(&o);
 	if (g == NULL) return text_fail(GLEANER_NO_MEMORY, "a lease");

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/shlex"
 
+	"github.com/gleaner-hpc/gleaner/client"
 	"github.com/gleaner-hpc/gleaner/config"
 )
 
@@ -21,6 +22,7 @@ const (
 	EnvMemory    = "GLEANER_MEM_PER_EXECUTOR"
 	EnvCores     = "GLEANER_CORES_PER_EXECUTOR"
 	EnvFunction  = "GLEANER_FUNCTION"
+	EnvSpin      = "GLEANER_SPIN" // libgleaner reads it too
 )
 
 // Wish is what the functions of a job need; empty fields were not given.
@@ -29,12 +31,13 @@ type Wish struct {
 	Memory    string // per executor, in Slurm's units
 	Cores     string // per executor
 	Function  string // that gleaner run takes a lease for, LIBRARY:SYMBOL
+	Spin      string // always, never or a time: how long both sides poll before they sleep
 }
 
 // Environ lists the variables of w that are set.
 func (w Wish) Environ() []string {
 	var env []string
-	for _, v := range []struct{ name, value string }{{EnvExecutors, w.Executors}, {EnvMemory, w.Memory}, {EnvCores, w.Cores}, {EnvFunction, w.Function}} {
+	for _, v := range []struct{ name, value string }{{EnvExecutors, w.Executors}, {EnvMemory, w.Memory}, {EnvCores, w.Cores}, {EnvFunction, w.Function}, {EnvSpin, w.Spin}} {
 		if v.value != "" {
 			env = append(env, v.name+"="+v.value)
 		}
@@ -47,7 +50,7 @@ func (w Wish) Or(other Wish) Wish {
 	for _, f := range []struct {
 		to   *string
 		from string
-	}{{&w.Executors, other.Executors}, {&w.Memory, other.Memory}, {&w.Cores, other.Cores}, {&w.Function, other.Function}} {
+	}{{&w.Executors, other.Executors}, {&w.Memory, other.Memory}, {&w.Cores, other.Cores}, {&w.Function, other.Function}, {&w.Spin, other.Spin}} {
 		if *f.to == "" {
 			*f.to = f.from
 		}
@@ -71,6 +74,9 @@ func (w Wish) Check() error {
 	if strings.Contains(w.Function, ",") {
 		return fmt.Errorf("--function %s: sbatch's --export takes no comma", w.Function)
 	}
+	if _, err := client.ParseSpin(w.Spin); err != nil {
+		return fmt.Errorf("--spin: %w", err)
+	}
 	if w.Memory != "" {
 		if _, err := config.ParseMemory(w.Memory); err != nil {
 			return fmt.Errorf("--mem-per-executor: %w", err)
@@ -90,6 +96,8 @@ func (w *Wish) field(option string) *string {
 		return &w.Cores
 	case "--function":
 		return &w.Function
+	case "--spin":
+		return &w.Spin
 	}
 	return nil
 }
@@ -241,7 +249,7 @@ func (d *Directives) line(text string) error {
 		return err
 	}
 	if len(c.Options) > 0 || c.Script != "" {
-		return fmt.Errorf("%s: #GLEANER knows --executors, --mem-per-executor, --cores-per-executor and --function", text)
+		return fmt.Errorf("%s: #GLEANER knows --executors, --mem-per-executor, --cores-per-executor, --function and --spin", text)
 	}
 	d.Wish = c.Wish.Or(d.Wish)
 	return nil

@@ -30,7 +30,8 @@ func TestParse(t *testing.T) {
 			Command{Options: []string{"--export", "NONE"}, Export: "NONE", Wish: Wish{Cores: "2"}}},
 		"a function": {"--function ./mine.so:f -n1 job.sh",
 			Command{Options: []string{"-n1"}, Script: "job.sh", Wish: Wish{Function: "./mine.so:f"}}},
-		"no-kill": {"-k job.sh", Command{Options: []string{"-k"}, Script: "job.sh"}},
+		"a spinning budget": {"--spin=never --spin always job.sh", Command{Script: "job.sh", Wish: Wish{Spin: "always"}}},
+		"no-kill":           {"-k job.sh", Command{Options: []string{"-k"}, Script: "job.sh"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -54,12 +55,12 @@ func TestParse(t *testing.T) {
 }
 
 func TestReadDirectives(t *testing.T) {
-	script := "#!/bin/bash\n#SBATCH -n 1 --export=NONE\n#GLEANER --executors=8\n\n#GLEANER --mem-per-executor '1 G'\n# a comment\necho\n#GLEANER --executors 99\n"
+	script := "#!/bin/bash\n#SBATCH -n 1 --export=NONE\n#GLEANER --executors=8\n\n#GLEANER --mem-per-executor '1 G' --spin=20us\n# a comment\necho\n#GLEANER --executors 99\n"
 	got, err := ReadDirectives([]byte(script))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Directives{Wish: Wish{Executors: "8", Memory: "1 G"}, Export: "NONE"}
+	want := Directives{Wish: Wish{Executors: "8", Memory: "1 G", Spin: "20us"}, Export: "NONE"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -142,7 +142,7 @@ func (u upper) Gone() <-chan struct{} { return u.gone }
 func (upper) Err() error              { return nil }
 func (upper) Close() error            { return nil }
 
-func connect(context.Context, *api.Executor, *client.Function, uint64) (client.Conn, error) {
+func connect(context.Context, *api.Executor, *client.Function, client.Path) (client.Conn, error) {
 	return upper{make(chan struct{})}, nil
 }
 

@@ -50,10 +50,10 @@ type coldProbe struct {
 	parked          bool
 }
 
-func (p *coldProbe) connect(ctx context.Context, e *api.Executor, f *client.Function, buffer uint64) (client.Conn, error) {
+func (p *coldProbe) connect(ctx context.Context, e *api.Executor, f *client.Function, path client.Path) (client.Conn, error) {
 	ready := time.Now()
 	conn, err := fabric.Dial(ctx, fabric.Endpoint{Address: e.GetAddress(), Local: e.GetLocal(), Token: e.GetToken()},
-		fabric.Code{Symbol: f.Symbol, Library: f.Library, Digest: f.Digest}, fabric.Options{Carrier: p.carrier, BufferBytes: buffer})
+		fabric.Code{Symbol: f.Symbol, Library: f.Library, Digest: f.Digest}, fabric.Options{Carrier: p.carrier, BufferBytes: path.Buffer, Spin: path.Spin})
 	if err != nil {
 		return nil, err
 	}

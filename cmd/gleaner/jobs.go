@@ -37,7 +37,7 @@ each map and invoke inside takes its own, for its own function.`,
 				return usage("%v", err)
 			}
 			given := wish.Or(sbatch.Wish{Executors: a.getenv(sbatch.EnvExecutors), Memory: a.getenv(sbatch.EnvMemory),
-				Cores: a.getenv(sbatch.EnvCores), Function: a.getenv(sbatch.EnvFunction)})
+				Cores: a.getenv(sbatch.EnvCores), Function: a.getenv(sbatch.EnvFunction), Spin: a.getenv(sbatch.EnvSpin)})
 			if given.Function != "" {
 				return a.lend(c.Context(), given, &f, path, args)
 			}
@@ -50,6 +50,7 @@ each map and invoke inside takes its own, for its own function.`,
 	c.Flags().StringVar(&wish.Executors, "executors", "", "executors at the same time")
 	c.Flags().StringVar(&wish.Memory, "mem-per-executor", "", "memory of each executor, in Slurm's units")
 	c.Flags().StringVar(&wish.Cores, "cores-per-executor", "", "cores of each executor")
+	c.Flags().StringVar(&wish.Spin, "spin", "", spinHelp)
 	c.Flags().Var(&f.buffer, "buffer", "largest arguments or result; at most a quarter of the executor's memory")
 	c.Flags().Var(&f.timeout, "timeout", "longest run of the function, in Slurm's forms or Go's; 0: none")
 	c.Flags().Var(&f.ttl, "ttl", "how long the lease outlives this command if it dies; 0: the broker's default")
@@ -68,9 +69,9 @@ func (a *app) environ(wish sbatch.Wish) []string {
 
 func (a *app) sbatchCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "sbatch [sbatch options] [--executors N] [--mem-per-executor M] [--cores-per-executor C] [--function LIBRARY:SYMBOL] SCRIPT [ARGS...]",
+		Use:   "sbatch [sbatch options] [--executors N] [--mem-per-executor M] [--cores-per-executor C] [--function LIBRARY:SYMBOL] [--spin TIME] SCRIPT [ARGS...]",
 		Short: "Submit a Slurm job whose functions run on leftovers", DisableFlagParsing: true,
-		Long: `Submit a job with sbatch. --executors, --mem-per-executor, --cores-per-executor and --function are taken out, and become the defaults of
+		Long: `Submit a job with sbatch. --executors, --mem-per-executor, --cores-per-executor, --function and --spin are taken out, and become the defaults of
 gleaner map, invoke and run inside the job; everything else is sbatch's. #GLEANER lines in the script stand for them as #SBATCH lines do; the command line
 wins. What is printed, and the exit status, are sbatch's. The job needs little of its own: its functions do not run in it.`,
 		Example: `  gleaner sbatch -n 1 --executors 8 --mem-per-executor 512M thumbnails.sh`,

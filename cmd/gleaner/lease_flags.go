@@ -19,6 +19,7 @@ type leaseFlags struct {
 	memory    memory
 	buffer    memory
 	timeout   duration
+	spin      spin
 	ttl       duration
 	retries   int
 	account   string
@@ -28,6 +29,7 @@ type leaseFlags struct {
 type (
 	memory   uint64
 	duration time.Duration
+	spin     time.Duration // a polling budget: always, never or a time
 )
 
 func (m *memory) String() string { return config.FormatMemory(uint64(*m)) }
@@ -46,6 +48,16 @@ func (d *duration) Set(s string) error {
 	return err
 }
 
+func (s *spin) String() string { return client.FormatSpin(time.Duration(*s)) }
+func (*spin) Type() string     { return "time|always|never" }
+func (s *spin) Set(text string) error {
+	parsed, err := client.ParseSpin(text)
+	*s = spin(parsed)
+	return err
+}
+
+const spinHelp = "how long both sides poll for a call or a result before they sleep; otherwise 50us, or $GLEANER_SPIN"
+
 // add declares the flags. Defaults come from the environment that run and sbatch make.
 func (f *leaseFlags) add(flags *pflag.FlagSet, getenv func(string) string) {
 	number := func(name string, otherwise int) int {
@@ -62,6 +74,8 @@ func (f *leaseFlags) add(flags *pflag.FlagSet, getenv func(string) string) {
 	flags.IntVar(&f.gpus, "gpus-per-executor", 0, "GPUs of each executor")
 	flags.Var(&f.buffer, "buffer", "largest result; inputs raise it by themselves; at most a quarter of the executor's memory")
 	flags.Var(&f.timeout, "timeout", "longest run of the function on one input, in Slurm's forms or Go's; 0: none")
+	_ = f.spin.Set(getenv(sbatch.EnvSpin)) // what makes no sense there is nobody's wish
+	flags.Var(&f.spin, "spin", spinHelp)
 	flags.IntVar(&f.retries, "retries", 0, "further runs of a task whose function failed (evicted ones always run again)")
 	flags.Var(&f.ttl, "ttl", "how long the lease outlives this command if it dies; 0: the broker's default")
 	flags.StringVar(&f.account, "account", "", "account for the report; otherwise the job's")
@@ -94,7 +108,7 @@ func (f *leaseFlags) request(function *client.Function, tasks int, largest int64
 	return client.Request{
 		Function: function, Executors: max(1, min(executors, tasks)), Cores: f.cores, Memory: uint64(f.memory), GPUs: f.gpus,
 		TTL: time.Duration(f.ttl), Job: job, Account: orDefault(f.account, getenv("SLURM_JOB_ACCOUNT")),
-		Buffer: buffer, Tasks: client.TaskOptions{Timeout: time.Duration(f.timeout), Retries: f.retries},
+		Buffer: buffer, Tasks: client.TaskOptions{Spin: time.Duration(f.spin), Timeout: time.Duration(f.timeout), Retries: f.retries},
 	}, nil
 }
 
