@@ -36,7 +36,7 @@ func (c *Cluster) daemons() []daemon {
 		list = append(list, daemon{role: "slurmd/" + node, args: []string{"-D", "-N", node, "-f", conf}, tcp: fmt.Sprintf("127.0.0.1:%d", c.Port+1+i)})
 	}
 	list = append(list, daemon{
-		role: "slurmrestd", socket: c.RestSocket(), cred: daemonUser(),
+		role: "slurmrestd", socket: c.RestSocket(), cred: brokerUser(),
 		// It refuses to be root, and answers its own user: the broker.
 		args: []string{"-f", conf, "-a", "rest_auth/local", "-s", "openapi/v0.0.36,openapi/v0.0.37,openapi/v0.0.38", "unix:" + c.RestSocket()},
 	})
@@ -48,7 +48,7 @@ func (c *Cluster) daemons() []daemon {
 
 func (c *Cluster) ownDaemons() []daemon {
 	list := []daemon{{
-		role: "brokerd", path: c.passable(c.lib("bin", "gleaner-brokerd")), tcp: c.Broker(), ours: true, cred: daemonUser(),
+		role: "brokerd", path: c.passable(c.lib("bin", "gleaner-brokerd")), tcp: c.Broker(), ours: true, cred: brokerUser(),
 		args: []string{"--config", c.etc("broker.toml")},
 	}}
 	for _, node := range c.NodeNames() {
@@ -56,10 +56,10 @@ func (c *Cluster) ownDaemons() []daemon {
 			role: "launch/" + node, path: c.lib("libexec", "gleaner", "launch"), socket: c.LaunchSocket(node), ours: true,
 			args: []string{
 				"--socket", c.LaunchSocket(node), "--run-dir", c.RunDir(node), "--libexec", c.lib("libexec", "gleaner"),
-				"--cgroup-parent", c.CgroupParent(), "--node", node, "--agent-uid", strconv.Itoa(int(daemonUser().Uid)),
+				"--cgroup-parent", c.CgroupParent(), "--node", node, "--agent-uid", strconv.Itoa(int(agentUser().Uid)),
 			},
 		}, daemon{
-			role: "agentd/" + node, path: c.passable(c.lib("bin", "gleaner-agentd")), socket: c.AgentSocket(node), ours: true, cred: daemonUser(),
+			role: "agentd/" + node, path: c.passable(c.lib("bin", "gleaner-agentd")), socket: c.AgentSocket(node), ours: true, cred: agentUser(),
 			args: []string{"--config", c.etc("agent-" + node + ".toml")},
 		})
 	}

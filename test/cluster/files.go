@@ -230,7 +230,7 @@ method = "munge"
 munge_socket = %q
 allow_root = true
 agents = ["%d"]
-`, c.Broker(), c.StateDir("brokerd"), "unix:"+c.RestSocket(), c.MungeSocket(), daemonUser().Uid)
+`, c.Broker(), c.StateDir("brokerd"), "unix:"+c.RestSocket(), c.MungeSocket(), agentUser().Uid)
 }
 
 func (c *Cluster) agentConf(node string) string {

@@ -10,14 +10,14 @@ import (
 	"syscall"
 )
 
-// handOver gives the folders in which daemons write to the user that they run as: nothing there is root's.
+// handOver gives the folders in which daemons write to the users that they run as: nothing there is root's.
 func (c *Cluster) handOver() error {
-	mine := []string{c.path("rest"), c.path("broker"), c.path("clock")}
+	broker, agent := brokerUser(), agentUser()
+	mine := map[string]*syscall.Credential{c.path("rest"): broker, c.path("broker"): broker}
 	for _, node := range c.NodeNames() {
-		mine = append(mine, c.path("agent", node), c.StateDir("agentd/"+node))
+		mine[c.path("agent", node)], mine[c.StateDir("agentd/"+node)] = agent, agent
 	}
-	user := daemonUser()
-	for _, dir := range mine {
+	for dir, user := range mine {
 		if err := os.Chown(dir, int(user.Uid), int(user.Gid)); err != nil {
 			return err
 		}
@@ -25,19 +25,21 @@ func (c *Cluster) handOver() error {
 	return nil
 }
 
-// strangerID is the user of the daemons on a machine without a user gleaner.
-const strangerID = 64321
+// agentUser is whom agents run as: gleaner, as on a site, or an id that nobody else has.
+func agentUser() *syscall.Credential { return known("gleaner", 64321) }
 
-// daemonUser is whom broker, agents and slurmrestd run as: gleaner, as on a site, or an id that is nobody's.
-func daemonUser() *syscall.Credential {
-	if known, err := user.Lookup("gleaner"); err == nil {
+// brokerUser is whom broker and slurmrestd run as: gleaner, or nobody. slurmrestd answers only users who have a name.
+func brokerUser() *syscall.Credential { return known("gleaner", 65534) }
+
+func known(name string, otherwise uint32) *syscall.Credential {
+	if known, err := user.Lookup(name); err == nil {
 		uid, err1 := strconv.ParseUint(known.Uid, 10, 32)
 		gid, err2 := strconv.ParseUint(known.Gid, 10, 32)
 		if err1 == nil && err2 == nil && uid > 0 && gid > 0 {
 			return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		}
 	}
-	return &syscall.Credential{Uid: strangerID, Gid: strangerID}
+	return &syscall.Credential{Uid: otherwise, Gid: otherwise}
 }
 
 // passable is where users other than root can run or load a built file: as built, or a copy when the build folder is closed to others.
