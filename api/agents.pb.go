@@ -579,6 +579,7 @@ type ExecutorEnded struct {
 	PeakMemoryBytes uint64                 `protobuf:"varint,5,opt,name=peak_memory_bytes,json=peakMemoryBytes,proto3" json:"peak_memory_bytes,omitempty"`
 	Started         *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=started,proto3" json:"started,omitempty"` // unset when it never ran
 	Ended           *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=ended,proto3" json:"ended,omitempty"`
+	SpinNanoseconds uint64                 `protobuf:"varint,8,opt,name=spin_nanoseconds,json=spinNanoseconds,proto3" json:"spin_nanoseconds,omitempty"` // polled without serving, as the executor itself says; at most the time that it ran
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -660,6 +661,13 @@ func (x *ExecutorEnded) GetEnded() *timestamppb.Timestamp {
 		return x.Ended
 	}
 	return nil
+}
+
+func (x *ExecutorEnded) GetSpinNanoseconds() uint64 {
+	if x != nil {
+		return x.SpinNanoseconds
+	}
+	return 0
 }
 
 // Claim records one answer to the gate or the Prolog.
@@ -1323,12 +1331,13 @@ func (x *Ack) GetRecord() uint64 {
 }
 
 type Usage_Executor struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	CpuNanoseconds uint64                 `protobuf:"varint,2,opt,name=cpu_nanoseconds,json=cpuNanoseconds,proto3" json:"cpu_nanoseconds,omitempty"` // since its start
-	MemoryBytes    uint64                 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	CpuNanoseconds  uint64                 `protobuf:"varint,2,opt,name=cpu_nanoseconds,json=cpuNanoseconds,proto3" json:"cpu_nanoseconds,omitempty"` // since its start
+	MemoryBytes     uint64                 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	SpinNanoseconds uint64                 `protobuf:"varint,4,opt,name=spin_nanoseconds,json=spinNanoseconds,proto3" json:"spin_nanoseconds,omitempty"` // since its start, as in ExecutorEnded
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Usage_Executor) Reset() {
@@ -1382,6 +1391,13 @@ func (x *Usage_Executor) GetMemoryBytes() uint64 {
 	return 0
 }
 
+func (x *Usage_Executor) GetSpinNanoseconds() uint64 {
+	if x != nil {
+		return x.SpinNanoseconds
+	}
+	return 0
+}
+
 var File_agents_proto protoreflect.FileDescriptor
 
 const file_agents_proto_rawDesc = "" +
@@ -1427,7 +1443,7 @@ const file_agents_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05local\x18\x03 \x01(\tR\x05local\x123\n" +
-	"\astartup\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\astartup\"\xa3\x02\n" +
+	"\astartup\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\astartup\"\xce\x02\n" +
 	"\rExecutorEnded\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.gleaner.v1.EndReasonR\x06reason\x12\x16\n" +
@@ -1435,7 +1451,8 @@ const file_agents_proto_rawDesc = "" +
 	"\x0fcpu_nanoseconds\x18\x04 \x01(\x04R\x0ecpuNanoseconds\x12*\n" +
 	"\x11peak_memory_bytes\x18\x05 \x01(\x04R\x0fpeakMemoryBytes\x124\n" +
 	"\astarted\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\astarted\x120\n" +
-	"\x05ended\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\"\xf2\x01\n" +
+	"\x05ended\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12)\n" +
+	"\x10spin_nanoseconds\x18\b \x01(\x04R\x0fspinNanoseconds\"\xf2\x01\n" +
 	"\x05Claim\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\rR\x05jobId\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x12.\n" +
@@ -1445,13 +1462,14 @@ const file_agents_proto_rawDesc = "" +
 	"\fmemory_bytes\x18\x06 \x01(\x04R\vmemoryBytes\x12\x1a\n" +
 	"\bcomplete\x18\a \x01(\bR\bcomplete\"!\n" +
 	"\bJobEnded\x12\x15\n" +
-	"\x06job_id\x18\x01 \x01(\rR\x05jobId\"\xa9\x01\n" +
+	"\x06job_id\x18\x01 \x01(\rR\x05jobId\"\xd5\x01\n" +
 	"\x05Usage\x128\n" +
-	"\texecutors\x18\x01 \x03(\v2\x1a.gleaner.v1.Usage.ExecutorR\texecutors\x1af\n" +
+	"\texecutors\x18\x01 \x03(\v2\x1a.gleaner.v1.Usage.ExecutorR\texecutors\x1a\x91\x01\n" +
 	"\bExecutor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x0fcpu_nanoseconds\x18\x02 \x01(\x04R\x0ecpuNanoseconds\x12!\n" +
-	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\"\xfb\x01\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\x12)\n" +
+	"\x10spin_nanoseconds\x18\x04 \x01(\x04R\x0fspinNanoseconds\"\xfb\x01\n" +
 	"\rBrokerMessage\x12/\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.gleaner.v1.WelcomeH\x00R\awelcome\x12)\n" +
 	"\x05start\x18\x02 \x01(\v2\x11.gleaner.v1.StartH\x00R\x05start\x12&\n" +

@@ -441,6 +441,7 @@ type Lease struct {
 	Ended         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ended,proto3" json:"ended,omitempty"`
 	Epoch         uint64                 `protobuf:"varint,13,opt,name=epoch,proto3" json:"epoch,omitempty"`         // grows whenever an executor joins or leaves
 	Evictions     uint32                 `protobuf:"varint,14,opt,name=evictions,proto3" json:"evictions,omitempty"` // executors lost to Slurm's jobs so far
+	Spin          *durationpb.Duration   `protobuf:"bytes,15,opt,name=spin,proto3" json:"spin,omitempty"`            // in which its executors polled without serving, as they say themselves
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -571,6 +572,13 @@ func (x *Lease) GetEvictions() uint32 {
 		return x.Evictions
 	}
 	return 0
+}
+
+func (x *Lease) GetSpin() *durationpb.Duration {
+	if x != nil {
+		return x.Spin
+	}
+	return nil
 }
 
 // Executor is one sandbox that serves invocations of the lease's function.
@@ -1811,7 +1819,7 @@ const file_leases_proto_rawDesc = "" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x15\n" +
 	"\x06job_id\x18\a \x01(\rR\x05jobId\x12\x18\n" +
 	"\aaccount\x18\b \x01(\tR\aaccount\x12!\n" +
-	"\fbuffer_bytes\x18\t \x01(\x04R\vbufferBytes\"\x92\x04\n" +
+	"\fbuffer_bytes\x18\t \x01(\x04R\vbufferBytes\"\xc1\x04\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.gleaner.v1.LeaseStateR\x05state\x124\n" +
@@ -1828,7 +1836,8 @@ const file_leases_proto_rawDesc = "" +
 	"\aexpires\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x120\n" +
 	"\x05ended\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x14\n" +
 	"\x05epoch\x18\r \x01(\x04R\x05epoch\x12\x1c\n" +
-	"\tevictions\x18\x0e \x01(\rR\tevictions\"\xc3\x01\n" +
+	"\tevictions\x18\x0e \x01(\rR\tevictions\x12-\n" +
+	"\x04spin\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x04spin\"\xc3\x01\n" +
 	"\bExecutor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
@@ -2013,50 +2022,51 @@ var file_leases_proto_depIdxs = []int32{
 	28, // 6: gleaner.v1.Lease.created:type_name -> google.protobuf.Timestamp
 	28, // 7: gleaner.v1.Lease.expires:type_name -> google.protobuf.Timestamp
 	28, // 8: gleaner.v1.Lease.ended:type_name -> google.protobuf.Timestamp
-	2,  // 9: gleaner.v1.LeaseEvent.kind:type_name -> gleaner.v1.LeaseEvent.Kind
-	28, // 10: gleaner.v1.LeaseEvent.time:type_name -> google.protobuf.Timestamp
-	6,  // 11: gleaner.v1.LeaseEvent.lease:type_name -> gleaner.v1.Lease
-	7,  // 12: gleaner.v1.LeaseEvent.executor:type_name -> gleaner.v1.Executor
-	1,  // 13: gleaner.v1.LeaseEvent.reason:type_name -> gleaner.v1.EndReason
-	6,  // 14: gleaner.v1.ListResponse.leases:type_name -> gleaner.v1.Lease
-	3,  // 15: gleaner.v1.TaskRecord.outcome:type_name -> gleaner.v1.TaskRecord.Outcome
-	25, // 16: gleaner.v1.TaskRecord.attempts:type_name -> gleaner.v1.TaskRecord.Attempt
-	14, // 17: gleaner.v1.ReportTasksRequest.tasks:type_name -> gleaner.v1.TaskRecord
-	26, // 18: gleaner.v1.Explanation.history:type_name -> gleaner.v1.Explanation.Entry
-	28, // 19: gleaner.v1.NodesResponse.slurm_as_of:type_name -> google.protobuf.Timestamp
-	21, // 20: gleaner.v1.NodesResponse.nodes:type_name -> gleaner.v1.NodeStatus
-	22, // 21: gleaner.v1.NodeStatus.total:type_name -> gleaner.v1.Resources
-	22, // 22: gleaner.v1.NodeStatus.slurm:type_name -> gleaner.v1.Resources
-	22, // 23: gleaner.v1.NodeStatus.leased:type_name -> gleaner.v1.Resources
-	22, // 24: gleaner.v1.NodeStatus.free:type_name -> gleaner.v1.Resources
-	28, // 25: gleaner.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
-	28, // 26: gleaner.v1.ReportRequest.until:type_name -> google.protobuf.Timestamp
-	28, // 27: gleaner.v1.TaskRecord.Attempt.start:type_name -> google.protobuf.Timestamp
-	28, // 28: gleaner.v1.TaskRecord.Attempt.end:type_name -> google.protobuf.Timestamp
-	28, // 29: gleaner.v1.Explanation.Entry.time:type_name -> google.protobuf.Timestamp
-	5,  // 30: gleaner.v1.Leases.Acquire:input_type -> gleaner.v1.AcquireRequest
-	9,  // 31: gleaner.v1.Leases.Renew:input_type -> gleaner.v1.RenewRequest
-	10, // 32: gleaner.v1.Leases.Release:input_type -> gleaner.v1.ReleaseRequest
-	11, // 33: gleaner.v1.Leases.Watch:input_type -> gleaner.v1.WatchRequest
-	12, // 34: gleaner.v1.Leases.List:input_type -> gleaner.v1.ListRequest
-	15, // 35: gleaner.v1.Leases.ReportTasks:input_type -> gleaner.v1.ReportTasksRequest
-	17, // 36: gleaner.v1.Leases.Explain:input_type -> gleaner.v1.ExplainRequest
-	19, // 37: gleaner.v1.Cluster.Nodes:input_type -> gleaner.v1.NodesRequest
-	23, // 38: gleaner.v1.Cluster.Report:input_type -> gleaner.v1.ReportRequest
-	6,  // 39: gleaner.v1.Leases.Acquire:output_type -> gleaner.v1.Lease
-	6,  // 40: gleaner.v1.Leases.Renew:output_type -> gleaner.v1.Lease
-	6,  // 41: gleaner.v1.Leases.Release:output_type -> gleaner.v1.Lease
-	8,  // 42: gleaner.v1.Leases.Watch:output_type -> gleaner.v1.LeaseEvent
-	13, // 43: gleaner.v1.Leases.List:output_type -> gleaner.v1.ListResponse
-	16, // 44: gleaner.v1.Leases.ReportTasks:output_type -> gleaner.v1.ReportTasksResponse
-	18, // 45: gleaner.v1.Leases.Explain:output_type -> gleaner.v1.Explanation
-	20, // 46: gleaner.v1.Cluster.Nodes:output_type -> gleaner.v1.NodesResponse
-	24, // 47: gleaner.v1.Cluster.Report:output_type -> gleaner.v1.ReportResponse
-	39, // [39:48] is the sub-list for method output_type
-	30, // [30:39] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	27, // 9: gleaner.v1.Lease.spin:type_name -> google.protobuf.Duration
+	2,  // 10: gleaner.v1.LeaseEvent.kind:type_name -> gleaner.v1.LeaseEvent.Kind
+	28, // 11: gleaner.v1.LeaseEvent.time:type_name -> google.protobuf.Timestamp
+	6,  // 12: gleaner.v1.LeaseEvent.lease:type_name -> gleaner.v1.Lease
+	7,  // 13: gleaner.v1.LeaseEvent.executor:type_name -> gleaner.v1.Executor
+	1,  // 14: gleaner.v1.LeaseEvent.reason:type_name -> gleaner.v1.EndReason
+	6,  // 15: gleaner.v1.ListResponse.leases:type_name -> gleaner.v1.Lease
+	3,  // 16: gleaner.v1.TaskRecord.outcome:type_name -> gleaner.v1.TaskRecord.Outcome
+	25, // 17: gleaner.v1.TaskRecord.attempts:type_name -> gleaner.v1.TaskRecord.Attempt
+	14, // 18: gleaner.v1.ReportTasksRequest.tasks:type_name -> gleaner.v1.TaskRecord
+	26, // 19: gleaner.v1.Explanation.history:type_name -> gleaner.v1.Explanation.Entry
+	28, // 20: gleaner.v1.NodesResponse.slurm_as_of:type_name -> google.protobuf.Timestamp
+	21, // 21: gleaner.v1.NodesResponse.nodes:type_name -> gleaner.v1.NodeStatus
+	22, // 22: gleaner.v1.NodeStatus.total:type_name -> gleaner.v1.Resources
+	22, // 23: gleaner.v1.NodeStatus.slurm:type_name -> gleaner.v1.Resources
+	22, // 24: gleaner.v1.NodeStatus.leased:type_name -> gleaner.v1.Resources
+	22, // 25: gleaner.v1.NodeStatus.free:type_name -> gleaner.v1.Resources
+	28, // 26: gleaner.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
+	28, // 27: gleaner.v1.ReportRequest.until:type_name -> google.protobuf.Timestamp
+	28, // 28: gleaner.v1.TaskRecord.Attempt.start:type_name -> google.protobuf.Timestamp
+	28, // 29: gleaner.v1.TaskRecord.Attempt.end:type_name -> google.protobuf.Timestamp
+	28, // 30: gleaner.v1.Explanation.Entry.time:type_name -> google.protobuf.Timestamp
+	5,  // 31: gleaner.v1.Leases.Acquire:input_type -> gleaner.v1.AcquireRequest
+	9,  // 32: gleaner.v1.Leases.Renew:input_type -> gleaner.v1.RenewRequest
+	10, // 33: gleaner.v1.Leases.Release:input_type -> gleaner.v1.ReleaseRequest
+	11, // 34: gleaner.v1.Leases.Watch:input_type -> gleaner.v1.WatchRequest
+	12, // 35: gleaner.v1.Leases.List:input_type -> gleaner.v1.ListRequest
+	15, // 36: gleaner.v1.Leases.ReportTasks:input_type -> gleaner.v1.ReportTasksRequest
+	17, // 37: gleaner.v1.Leases.Explain:input_type -> gleaner.v1.ExplainRequest
+	19, // 38: gleaner.v1.Cluster.Nodes:input_type -> gleaner.v1.NodesRequest
+	23, // 39: gleaner.v1.Cluster.Report:input_type -> gleaner.v1.ReportRequest
+	6,  // 40: gleaner.v1.Leases.Acquire:output_type -> gleaner.v1.Lease
+	6,  // 41: gleaner.v1.Leases.Renew:output_type -> gleaner.v1.Lease
+	6,  // 42: gleaner.v1.Leases.Release:output_type -> gleaner.v1.Lease
+	8,  // 43: gleaner.v1.Leases.Watch:output_type -> gleaner.v1.LeaseEvent
+	13, // 44: gleaner.v1.Leases.List:output_type -> gleaner.v1.ListResponse
+	16, // 45: gleaner.v1.Leases.ReportTasks:output_type -> gleaner.v1.ReportTasksResponse
+	18, // 46: gleaner.v1.Leases.Explain:output_type -> gleaner.v1.Explanation
+	20, // 47: gleaner.v1.Cluster.Nodes:output_type -> gleaner.v1.NodesResponse
+	24, // 48: gleaner.v1.Cluster.Report:output_type -> gleaner.v1.ReportResponse
+	40, // [40:49] is the sub-list for method output_type
+	31, // [31:40] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_leases_proto_init() }
