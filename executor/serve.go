@@ -93,6 +93,10 @@ func (s *supervisor) drop(c *client) {
 // forget follows a client that went away. Nobody waits for the request of its that runs: the worker is stopped for the others.
 func (s *supervisor) forget(c *client) {
 	s.drop(c)
+	if c.attached {
+		s.tellUsage()
+		s.usage.tell.Reset(usageEvery) // what was in progress is counted by then
+	}
 	if !c.attached || s.worker == nil || !s.worker.serving {
 		return
 	}
@@ -171,6 +175,7 @@ func (s *supervisor) passOn(c *client) {
 	defer a.close()
 	s.worker.state.begun[c.id].Store(0)
 	c.attached = true
+	s.usage.tell.Reset(usageEvery)
 	err := s.worker.send(command{
 		op: opAttach, connection: c.id, carrier: uint32(c.accept.Carrier), slots: c.accept.Slots, bufferBytes: c.accept.BufferBytes,
 		cookie: c.accept.Cookie, spinNS: c.spinNS, key: a.Key, base: a.Base, address: a.Address,

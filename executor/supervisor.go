@@ -47,6 +47,7 @@ type supervisor struct {
 	worker   *worker
 	station  station
 	refused  refusals
+	usage    usage
 	idle     int // crashes in a row without a request to blame
 
 	ticker   *time.Timer // runs while a request with a deadline may run, or a library loads
@@ -66,7 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &supervisor{
 		cfg: cfg, ctx: ctx, events: make(chan any, 64), exits: make(chan exit), forked: make(chan struct{}, 1),
-		refused: newRefusals(), clients: map[uint32]*client{}, orphan: time.NewTimer(defaultOrphan), ticker: time.NewTimer(time.Hour),
+		refused: newRefusals(), usage: newUsage(), clients: map[uint32]*client{}, orphan: time.NewTimer(defaultOrphan), ticker: time.NewTimer(time.Hour),
 		leaving: leaving{tick: time.NewTimer(time.Hour)},
 	}
 	s.codeLimit.Store(defaultCodeBytes)
@@ -106,6 +107,8 @@ func (s *supervisor) run() error {
 			}
 		case <-s.refused.tell.C:
 			s.tellRefusals()
+		case <-s.usage.tell.C:
+			s.tellUsage()
 		case <-s.orphan.C:
 			if s.agent == nil {
 				return ErrOrphaned
@@ -126,6 +129,8 @@ func (s *supervisor) handle(event any) (done bool, err error) {
 		s.orphan.Stop()
 		s.sayReady()
 		s.tellRefusals()
+		s.usage.told = wire.Usage{} // the agent may be another
+		s.tellUsage()
 	case agentDown:
 		s.agent = nil
 		s.orphan.Reset(s.orphanTimeout())
@@ -270,6 +275,7 @@ func (s *supervisor) accept(l net.Listener) {
 // revoke tells every client at once; the sandbox is killed from outside meanwhile.
 func (s *supervisor) revoke(reason string) {
 	s.cfg.Log.Info("revoked", "reason", reason)
+	defer s.tellUsage()
 	for _, c := range s.clients {
 		var begun uint64
 		if s.worker != nil && c.admitted {

@@ -181,6 +181,7 @@ func (s *supervisor) exited(e exit) {
 	}
 	w.kill() // what the function has started in its process group
 	s.worker = nil
+	s.usage.past = plus(s.usage.past, w.state.said())
 	s.ticker.Stop()
 	end := diagnose(e.status, w.doomed, w.state.faultGuard.Load())
 	victim := w.victim

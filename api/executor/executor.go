@@ -21,6 +21,7 @@ type FromExecutor struct {
 	Ready    *Ready    `json:"ready,omitempty"`
 	Failed   *Failed   `json:"failed,omitempty"`
 	Refused  *Refused  `json:"refused,omitempty"`
+	Usage    *Usage    `json:"usage,omitempty"`
 }
 
 // FromAgent is one frame to the executor; exactly one field is set.
@@ -75,6 +76,14 @@ type Failed struct {
 // Refused counts clients that were not let in, since the last such frame. At most one a second is sent.
 type Refused struct {
 	Tokens map[string]uint64 `json:"tokens"` // by reason, of TokenReasons
+}
+
+// Usage is what the executor's worker did since the executor's start, as the worker says, which belongs to the lease's user. It is
+// sent at most once a second while the executor has clients, when the last one has gone, and before a lease that is revoked ends.
+type Usage struct {
+	SpinNS      uint64 `json:"spin_ns"` // polled without serving
+	BusyNS      uint64 `json:"busy_ns"` // inside the function
+	Invocations uint64 `json:"invocations"`
 }
 
 // TokenReasons are why a token is refused.

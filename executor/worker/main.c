@@ -13,7 +13,7 @@
 
 #include "worker.h"
 
-enum { FD_COMMAND = 3, FD_STATE = 4, YIELD_EVERY = 128 };
+enum { FD_COMMAND = 3, FD_STATE = 4, YIELD_EVERY = 128, COUNT_NS = 1000000 };
 
 static struct worker self;
 
@@ -60,17 +60,28 @@ static void rest(struct worker *w) {
 	uint64_t count;
 
 	if (n > 0) {
-		atomic_fetch_add(&w->state->spin_ns, (uint64_t)(worker_now() - w->mark));
+		worker_spun(w, worker_now());
 		poll(p, n, -1);
 		for (nfds_t i = 1; i < n; i++) {
 			/* A libfabric descriptor is never an eventfd of ours; it is last and left to libfabric. */
 			if (p[i].revents == 0 || (w->ofi != NULL && i == n - 1)) continue;
 			if (read(p[i].fd, &count, sizeof count) < 0) continue;
 		}
-		w->mark = worker_now();
+		w->mark = w->counted = worker_now();
 		if (p[0].revents != 0) worker_commands(w);
 	}
 	arm(w, p, 1);
+}
+
+/* linger polls on while the budget lasts. Who polls without end is counted on the way. */
+static void linger(struct worker *w) {
+	int64_t now = worker_now();
+
+	if (w->spin_ns == 0 || now - w->mark > w->spin_ns) {
+		rest(w);
+	} else if (now - w->counted > COUNT_NS) {
+		worker_spun(w, now);
+	}
 }
 
 static void loop(struct worker *w) {
@@ -82,7 +93,7 @@ static void loop(struct worker *w) {
 			continue;
 		}
 		if (atomic_load_explicit(&w->state->commands, memory_order_relaxed) != w->seen_commands) worker_commands(w);
-		if (++idle % 32 == 0 && (w->spin_ns == 0 || worker_now() - w->mark > w->spin_ns)) rest(w);
+		if (++idle % 32 == 0) linger(w);
 		if (idle % YIELD_EVERY == 0) sched_yield(); /* to the client, if it has no other processor */
 		if (w->ofi == NULL) pause_cpu(); /* libfabric's polls are slow as they are */
 	}
@@ -107,6 +118,6 @@ int main(int argc, char **argv) {
 		poll(&p, 1, -1);
 		worker_commands(w);
 	}
-	w->mark = worker_now();
+	w->mark = w->counted = worker_now();
 	loop(w);
 }

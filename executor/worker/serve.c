@@ -14,6 +14,13 @@ int64_t worker_now(void) {
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+void worker_spun(struct worker *w, int64_t now) {
+	_Atomic uint64_t *sum = &w->state->spin_ns;
+
+	atomic_store_explicit(sum, atomic_load_explicit(sum, memory_order_relaxed) + (uint64_t)(now - w->counted), memory_order_relaxed);
+	w->counted = now;
+}
+
 /* begin makes the request visible to the supervisor before the function runs. */
 static void begin(struct worker *w, struct connection *c, const struct request *r, int64_t start) {
 	struct gf_state *s = w->state;
@@ -61,10 +68,10 @@ static uint32_t execute(struct worker *w, struct connection *c, const struct req
 	*size = w->run(c->view.request[r->slot], r->size, c->view.result[r->slot]);
 	end(w);
 	stop = worker_now();
-	atomic_store_explicit(&s->spin_ns, atomic_load_explicit(&s->spin_ns, memory_order_relaxed) + (uint64_t)(start - w->mark), memory_order_relaxed);
+	worker_spun(w, start);
 	atomic_store_explicit(&s->busy_ns, atomic_load_explicit(&s->busy_ns, memory_order_relaxed) + (uint64_t)(stop - start), memory_order_relaxed);
 	atomic_store_explicit(&s->invocations, atomic_load_explicit(&s->invocations, memory_order_relaxed) + 1, memory_order_relaxed);
-	w->mark = stop;
+	w->mark = w->counted = stop;
 	return *size > r->cap ? GF_TOO_LARGE : GF_OK;
 }
 

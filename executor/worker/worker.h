@@ -36,6 +36,7 @@ struct worker {
 	uint32_t seen_commands;
 	int64_t spin_ns; /* the longest of all connections, INT64_MAX for always */
 	int64_t mark;    /* end of the last request or of the last sleep */
+	int64_t counted; /* until when polling is in the state page */
 	uint64_t generation;
 };
 
@@ -46,6 +47,8 @@ struct request {
 };
 
 int64_t worker_now(void);
+/* worker_spun adds the time since counted to what has been polled without serving. */
+void worker_spun(struct worker *w, int64_t now);
 
 /* load.c: loads the library as GF_OP_LOAD says, and tells the supervisor how that went. */
 void worker_load(struct worker *w, const struct gf_command *in, int code);
