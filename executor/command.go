@@ -18,6 +18,13 @@ const (
 	opFabric   = 8
 )
 
+// loadNetwork, in key of opLoad, lets the function open sockets. exitAgain is the status of a sealed worker that was to open its
+// endpoint and cannot any more: the next one opens it first.
+const (
+	loadNetwork = 1
+	exitAgain   = 77
+)
+
 const (
 	commandAddress = 256
 	commandText    = 512

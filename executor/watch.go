@@ -28,6 +28,10 @@ func (s *supervisor) start() {
 	if s.code == nil || s.worker.loading {
 		return
 	}
+	// First, because a worker that has the library is sealed and can open no socket.
+	if slices.ContainsFunc(s.everyone(), func(c *client) bool { return c.accept.Carrier == control.CarrierOFI }) {
+		s.worker.openFabric()
+	}
 	if err := s.worker.load(s.assign, s.code); err != nil {
 		s.worker.loading = false // it has just died, and another follows
 		return
@@ -37,9 +41,6 @@ func (s *supervisor) start() {
 		opening = openTimeout // of an endpoint, before the worker looks at its library
 	}
 	s.timeLoading(opening)
-	if slices.ContainsFunc(s.everyone(), func(c *client) bool { return c.accept.Carrier == control.CarrierOFI }) {
-		s.worker.openFabric()
-	}
 }
 
 // timeLoading bounds what the library's constructors take, after a while.
@@ -190,6 +191,12 @@ func (s *supervisor) exited(e exit) {
 	}
 	if victim != nil && (w.victim == nil || end.kind == kindDeadline) && !s.serves(victim.connection) {
 		victim, end = nil, overwritten()
+	}
+	if w.doomed == nil && victim == nil && e.status.Exited() && e.status.ExitStatus() == exitAgain {
+		s.notify(w, nil, end)
+		w.close()
+		s.start()
+		return
 	}
 	if !w.loading {
 		s.cfg.Log.Warn("worker ended before it was needed", "status", int(e.status))

@@ -86,8 +86,12 @@ func environment(provider string) []string {
 // load gives the worker its library and lease.
 func (w *worker) load(a *wire.Assign, code *os.File) error {
 	w.loading = true
+	var key uint64
+	if a.Network {
+		key = loadNetwork
+	}
 	return w.send(command{
-		op: opLoad, cookie: a.Lease, connection: a.Job, slots: uint32(max(a.Cores, 0)), address: []byte(a.Executor), text: a.Symbol,
+		op: opLoad, key: key, cookie: a.Lease, connection: a.Job, slots: uint32(max(a.Cores, 0)), address: []byte(a.Executor), text: a.Symbol,
 	}, []*os.File{code})
 }
 

@@ -112,6 +112,11 @@ enum gf_op {
 	GF_OP_FABRIC = 8 /* open the endpoint: a connection over it is to come; answered in kind, whether or not it could be opened */
 };
 
+enum {
+	GF_LOAD_NETWORK = 1, /* in key of GF_OP_LOAD: the function may open sockets */
+	GF_EXIT_AGAIN = 77,  /* exit status of a sealed worker that is to open its endpoint: start another */
+};
+
 enum { GF_ADDRESS_BYTES = 256, GF_TEXT_BYTES = 512 };
 
 struct gf_command {

@@ -57,9 +57,10 @@ type Assign struct {
 	CodeBytes     uint64        `json:"code_bytes"`
 	BufferBytes   uint64        `json:"buffer_bytes"` // largest payload in either direction
 	Cores         int           `json:"cores"`
-	ListenHost    string        `json:"listen_host"`    // address on which the control connection and the fabric listen
-	Provider      string        `json:"provider"`       // libfabric provider, "" means tcp;ofi_rxm, "none" the ring only
-	OrphanTimeout time.Duration `json:"orphan_timeout"` // the executor ends itself when it has no agent for longer
+	ListenHost    string        `json:"listen_host"`       // address on which the control connection and the fabric listen
+	Provider      string        `json:"provider"`          // libfabric provider, "" means tcp;ofi_rxm, "none" the ring only
+	Network       bool          `json:"network,omitempty"` // the function may open sockets of its own
+	OrphanTimeout time.Duration `json:"orphan_timeout"`    // the executor ends itself when it has no agent for longer
 }
 
 // Ready says where clients may connect.

@@ -142,6 +142,7 @@ void worker_commands(struct worker *w) {
 	while (receive(w, &in, fds)) {
 		if (in.op == GF_OP_LOAD) worker_load(w, &in, fds[0]);
 		if (in.op == GF_OP_FABRIC) {
+			if (w->sealed && w->ofi == NULL) _exit(GF_EXIT_AGAIN); /* between two requests: the next worker opens it first */
 			worker_open_fabric(w, in.text, sizeof in.text); /* an attachment reports failure */
 			worker_tell(w, &in);
 		}

@@ -74,6 +74,12 @@ void worker_load(struct worker *w, const struct gf_command *in, int code) {
 	if (w->run != NULL) return;
 	snprintf(symbol, sizeof symbol, "%.*s", (int)sizeof symbol - 1, in->text);
 	name_lease(in);
+	if (worker_seal(w, (in->key & GF_LOAD_NETWORK) != 0) != 0) {
+		told = (struct gf_command){.op = GF_OP_FAILED, .status = GF_LOAD_FAILED};
+		snprintf(told.text, sizeof told.text, "the worker cannot be sealed: %s; a kernel with seccomp is needed", strerror(errno));
+		worker_tell(w, &told);
+		for (;;) pause();
+	}
 	told.status = load(w, code, symbol, told.text, sizeof told.text);
 	if (told.status != GF_OK) {
 		told.op = GF_OP_FAILED;

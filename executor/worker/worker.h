@@ -38,6 +38,7 @@ struct worker {
 	int64_t mark;    /* end of the last request or of the last sleep */
 	int64_t counted; /* until when polling is in the state page */
 	uint64_t generation;
+	int sealed; /* no socket can be opened any more */
 };
 
 struct request {
@@ -53,6 +54,9 @@ void worker_spun(struct worker *w, int64_t now);
 /* load.c: loads the library as GF_OP_LOAD says, and tells the supervisor how that went. */
 void worker_load(struct worker *w, const struct gf_command *in, int code);
 void worker_catch_faults(struct worker *w);
+
+/* seal.c: the last thing before the library's own code runs; -1 with errno. */
+int worker_seal(struct worker *w, int keep_network);
 
 /* serve.c: each returns how many requests it has served. */
 int serve_ring(struct worker *w, struct connection *c);
