@@ -1,9 +1,10 @@
-// Package policytest is the conformance suite of the policy contract: what every policy must hold to, built in or a site's own.
-// Run draws nodes, requests and executors at random and checks what the policy answers.
+// Package policytest is the conformance suite of the policy contract: what every policy must hold to, built in or a site's own. It
+// draws clusters, requests and executors at random, and checks what the policy answers. Run is for tests, Conform for everybody else.
 package policytest
 
 import (
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -15,180 +16,162 @@ import (
 	"github.com/gleaner-hpc/gleaner/policies"
 )
 
-// Run runs the suite.
+// Run runs the suite as tests of a policy in this process.
 func Run(t *testing.T, policy policies.Policy) {
-	for name, check := range Checks(policy) {
-		t.Run(name, func(t *testing.T) { rapid.Check(t, check) })
+	s := suite{policies.Fallible(policy), 10 * time.Second}
+	t.Run("Harvest", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) { check(t, s.harvest(View(t))) })
+	})
+	t.Run("Place", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) { check(t, s.place(request(t), drawOffers(t))) })
+	})
+	t.Run("Evict", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) { check(t, s.evict(drawExecutors(t))) })
+	})
+}
+
+func check(t *rapid.T, err error) {
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
-// Checks are the suite's parts by name, for callers that are no test.
-func Checks(policy policies.Policy) map[string]func(*rapid.T) {
-	return map[string]func(*rapid.T){
-		"Harvest": func(t *rapid.T) { harvest(t, policy) },
-		"Place":   func(t *rapid.T) { place(t, policy) },
-		"Evict":   func(t *rapid.T) { evict(t, policy) },
-	}
+// Result is what one part of the suite found.
+type Result struct {
+	Name    string
+	Cases   int
+	Err     error         // the first case that failed
+	Slowest time.Duration // of one answer
 }
 
-// harvest: what the contract says of offers, with the same answer to the same question.
-func harvest(t *rapid.T, policy policies.Policy) {
-	view := View(t)
-	before := clone(view)
-	offers := policy.Harvest(view)
-	if !reflect.DeepEqual(view, before) {
-		t.Fatalf("the view was changed: %+v", view)
+// Conform runs cases of each part against a policy that answers within the deadline. Cases are the same each time.
+func Conform(policy policies.Asked, deadline time.Duration, cases int) []Result {
+	results := []Result{{Name: "harvest"}, {Name: "place"}, {Name: "evict"}}
+	timed := &timing{Asked: policy}
+	s := suite{timed, deadline}
+	parts := []func(seed int) error{
+		func(seed int) error { return s.harvest(rapid.Custom(View).Example(seed)) },
+		func(seed int) error {
+			return s.place(rapid.Custom(request).Example(seed), rapid.Custom(drawOffers).Example(seed))
+		},
+		func(seed int) error { return s.evict(rapid.Custom(drawExecutors).Example(seed)) },
 	}
-	if err := policies.CheckOffers(view, offers); err != nil {
-		t.Fatalf("%v\nview %+v", err, view)
+	for i := range results {
+		r := &results[i]
+		timed.slowest = 0
+		for r.Cases < cases && r.Err == nil {
+			r.Cases++
+			if err := parts[i](r.Cases); err != nil {
+				r.Err = fmt.Errorf("case %d: %w", r.Cases, err)
+			}
+		}
+		r.Slowest = timed.slowest
 	}
-	for i, o := range offers {
-		if n := &view.Nodes[i]; o.Executors != len(n.Executors) {
-			t.Fatalf("%s runs %d executors, its offer says %d", n.Name, len(n.Executors), o.Executors)
+	return results
+}
+
+// suite asks each question twice.
+type suite struct {
+	policy   policies.Asked
+	deadline time.Duration
+}
+
+// ErrChanging and ErrChanged are wrapped by errors about answers that differ, and about arguments that the policy has changed.
+var (
+	ErrChanging = errors.New("the same question was answered differently")
+	ErrChanged  = errors.New("the policy has changed its argument")
+)
+
+// twice asks a question two times and returns the answer when both are the same.
+func twice[T any](s suite, question func(context.Context) (T, error)) (T, error) {
+	var answers [2]T
+	for i := range answers {
+		ctx, cancel := context.WithTimeout(context.Background(), s.deadline)
+		var err error
+		answers[i], err = question(ctx)
+		cancel()
+		if errors.Is(err, context.DeadlineExceeded) {
+			return answers[0], fmt.Errorf("no answer within %s", s.deadline)
+		}
+		if err != nil {
+			return answers[0], err
 		}
 	}
-	if again := policy.Harvest(view); !reflect.DeepEqual(again, offers) {
-		t.Fatalf("the same question was answered %+v and then %+v", offers, again)
+	if !reflect.DeepEqual(answers[0], answers[1]) {
+		return answers[0], fmt.Errorf("%w: %+v and then %+v", ErrChanging, answers[0], answers[1])
 	}
+	return answers[0], nil
 }
 
-// place: at most what is asked for, only of offers that are there, each within its offer; and the same answer to the same question.
-func place(t *rapid.T, policy policies.Policy) {
-	offers := rapid.SliceOfNDistinct(rapid.Custom(offer), 0, 8, func(o policies.Offer) string { return o.Node }).Draw(t, "offers")
-	request := policies.Request{
-		Now: now, Lease: 1, UID: 1000, Executors: rapid.IntRange(0, 20).Draw(t, "executors"),
-		Function: rapid.SampledFrom(functions).Draw(t, "function"), Length: time.Duration(rapid.IntRange(0, 600).Draw(t, "length")) * time.Second,
-		Each:  policies.Resources{Cores: rapid.IntRange(1, 4).Draw(t, "cores"), MemoryBytes: rapid.Uint64Range(1, 4).Draw(t, "GiB") << 30, GPUs: rapid.IntRange(0, 1).Draw(t, "gpus")},
-		Avoid: rapid.SliceOfN(rapid.SampledFrom(names), 0, 3).Draw(t, "avoid"),
+// harvest: what the contract says of offers.
+func (s suite) harvest(view policies.View) error {
+	before := clone(view)
+	offers, err := twice(s, func(ctx context.Context) ([]policies.Offer, error) { return s.policy.Harvest(ctx, view) })
+	if err != nil {
+		return err
 	}
-	asked := clone(offers)
-	picks := policy.Place(request, offers)
-	if !reflect.DeepEqual(offers, asked) {
-		t.Fatalf("the offers were changed")
+	if !reflect.DeepEqual(view, before) {
+		return fmt.Errorf("%w: the view is now %+v", ErrChanged, view)
+	}
+	if err := policies.CheckOffers(view, offers); err != nil {
+		return fmt.Errorf("%w; the view was %+v", err, view)
+	}
+	return nil
+}
+
+// place: what the contract says of picks.
+func (s suite) place(request policies.Request, offers []policies.Offer) error {
+	before := clone(offers)
+	picks, err := twice(s, func(ctx context.Context) ([]string, error) { return s.policy.Place(ctx, request, offers) })
+	if err != nil {
+		return err
+	}
+	if !reflect.DeepEqual(offers, before) {
+		return fmt.Errorf("%w: the offers are now %+v", ErrChanged, offers)
 	}
 	if err := policies.CheckPicks(request, offers, picks); err != nil {
-		t.Fatalf("%v\nrequest %+v of %+v", err, request, offers)
+		return fmt.Errorf("%w; the request was %+v of %+v", err, request, offers)
 	}
-	if again := policy.Place(request, offers); !slices.Equal(again, picks) {
-		t.Fatalf("the same question was answered %v and then %v", picks, again)
-	}
+	return nil
 }
 
-// evict: the same executors, each once; and the same answer to the same question.
-func evict(t *rapid.T, policy policies.Policy) {
-	executors := drawExecutors(t)
+// evict: the same executors, each once.
+func (s suite) evict(executors []policies.Executor) error {
 	before := slices.Clone(executors)
-	overlap := policies.Overlap{Node: "n1"}
-	sorted := policy.Evict(overlap, executors)
-	if !slices.Equal(executors, before) {
-		t.Fatalf("the argument was changed")
-	}
-	if err := policies.CheckOrder(executors, sorted); err != nil {
-		t.Fatalf("%v\nexecutors %+v, order %v", err, executors, sorted)
-	}
-	if again := policy.Evict(overlap, executors); !slices.Equal(again, sorted) {
-		t.Fatalf("the same question was answered %v and then %v", sorted, again)
-	}
-}
-
-var names = []string{"n1", "n2", "n3", "n4", "n5", "n6", "n7", "n8"}
-
-var functions = []string{"f@1", "g@2", "h@3"}
-
-var now = time.Date(2026, 11, 1, 8, 0, 0, 0, time.UTC)
-
-// View draws a cluster.
-func View(t *rapid.T) policies.View {
-	nodes := rapid.SliceOfNDistinct(rapid.Custom(Node), 0, 5, func(n policies.Node) string { return n.Name }).Draw(t, "nodes")
-	return policies.View{Now: now, Nodes: nodes, Clashes: rapid.SliceOfN(rapid.Custom(clash), 0, 3).Draw(t, "clashes")}
-}
-
-func amount(t *rapid.T, name string) policies.Resources {
-	return policies.Resources{
-		Cores: rapid.IntRange(0, 16).Draw(t, name+" cores"), MemoryBytes: rapid.Uint64Range(0, 64).Draw(t, name+" GiB") << 30,
-		GPUs: rapid.IntRange(0, 2).Draw(t, name+" gpus"),
-	}
-}
-
-// Node draws a node. Reports may contradict each other, as they do for a moment on a real cluster.
-func Node(t *rapid.T) policies.Node {
-	n := policies.Node{
-		Name: rapid.SampledFrom(names).Draw(t, "name"), Partitions: []string{"batch"},
-		Total: amount(t, "total"), Slurm: amount(t, "slurm"), Leased: amount(t, "leased"), Free: amount(t, "free"),
-		Unused: amount(t, "unused"), Borrowed: amount(t, "borrowed"), Load: rapid.Float64Range(0, 64).Draw(t, "load"),
-		Flags:     rapid.SliceOfN(rapid.SampledFrom(flags), 0, 2).Draw(t, "flags"),
-		NextStart: soon(t, "next start"), Waiting: rapid.IntRange(0, 3).Draw(t, "waiting"),
-		Jobs:      rapid.SliceOfNDistinct(rapid.Custom(job), 0, 3, func(j policies.Job) uint32 { return j.ID }).Draw(t, "jobs"),
-		Executors: drawExecutors(t), Stalls: stalls(t), Alone: stalls(t),
-	}
-	n.Unused.Cores, n.Borrowed.Cores = 0, 0
-	for range rapid.IntRange(0, 2).Draw(t, "evictions") {
-		n.Evictions = append(n.Evictions, now.Add(-time.Minute))
-	}
-	return n
-}
-
-var flags = []string{"drain", "maint", "reserved", "planned", "powered_down", "powering_down", "reboot_requested", "fail", "cloud"}
-
-func soon(t *rapid.T, what string) time.Time {
-	minutes := rapid.IntRange(-2, 60).Draw(t, what)
-	if minutes < -1 {
-		return time.Time{}
-	}
-	return now.Add(time.Duration(minutes) * time.Minute)
-}
-
-func stalls(t *rapid.T) policies.Stalls {
-	share := func(name string) float64 { return rapid.Float64Range(0, 1).Draw(t, name) }
-	return policies.Stalls{CPU: share("cpu"), Memory: share("memory"), IO: share("io"), Bandwidth: share("bandwidth")}
-}
-
-var kinds = []string{"1000/a/batch", "1001/b/batch"}
-
-func job(t *rapid.T) policies.Job {
-	return policies.Job{
-		ID: rapid.Uint32Range(1, 99).Draw(t, "job"), Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), End: soon(t, "end"),
-		Share: rapid.Bool().Draw(t, "share"), Cores: rapid.IntRange(0, 8).Draw(t, "job's cores"),
-	}
-}
-
-func clash(t *rapid.T) policies.Clash {
-	return policies.Clash{
-		Kind: rapid.SampledFrom(kinds).Draw(t, "kind"), Function: rapid.SampledFrom(functions).Draw(t, "function"),
-		Share: rapid.Float64Range(0, 1).Draw(t, "share"),
-	}
-}
-
-func offer(t *rapid.T) policies.Offer {
-	return policies.Offer{
-		Node:      rapid.SampledFrom(names).Draw(t, "node"),
-		Resources: policies.Resources{Cores: rapid.IntRange(0, 8).Draw(t, "cores"), MemoryBytes: rapid.Uint64Range(0, 16).Draw(t, "GiB") << 30, GPUs: rapid.IntRange(0, 2).Draw(t, "gpus")},
-		Executors: rapid.IntRange(0, 5).Draw(t, "running"), Until: soon(t, "until"),
-		Against: rapid.SliceOfN(rapid.SampledFrom(functions), 0, 1).Draw(t, "against"),
-	}
-}
-
-func drawExecutors(t *rapid.T) []policies.Executor {
-	return rapid.SliceOfNDistinct(rapid.Custom(executor), 0, 10, func(e policies.Executor) string { return e.ID }).Draw(t, "executors")
-}
-
-func executor(t *rapid.T) policies.Executor {
-	return policies.Executor{
-		ID: fmt.Sprintf("%d-1", rapid.IntRange(1, 99).Draw(t, "id")), Lease: 1, UID: 1000, Function: rapid.SampledFrom(functions).Draw(t, "function"),
-		Started: now.Add(-time.Duration(rapid.IntRange(0, 5).Draw(t, "age")) * time.Second), Resources: policies.Resources{Cores: 1, MemoryBytes: 1 << 30},
-		Borrowed: rapid.Uint64Range(0, 1).Draw(t, "borrowed") << 30,
-	}
-}
-
-// clone copies a value with all that it points to.
-func clone[T any](v T) T {
-	text, err := json.Marshal(v)
+	order, err := twice(s, func(ctx context.Context) ([]string, error) {
+		return s.policy.Evict(ctx, policies.Overlap{Node: "n1"}, executors)
+	})
 	if err != nil {
-		panic(err)
+		return err
 	}
-	var copied T
-	if err := json.Unmarshal(text, &copied); err != nil {
-		panic(err)
+	if !slices.Equal(executors, before) {
+		return fmt.Errorf("%w: the executors are now %+v", ErrChanged, executors)
 	}
-	return copied
+	if err := policies.CheckOrder(executors, order); err != nil {
+		return fmt.Errorf("%w; the executors were %+v, the order %v", err, executors, order)
+	}
+	return nil
+}
+
+// timing remembers the slowest answer.
+type timing struct {
+	policies.Asked
+	slowest time.Duration
+}
+
+func (t *timing) took(began time.Time) { t.slowest = max(t.slowest, time.Since(began)) }
+
+func (t *timing) Harvest(ctx context.Context, v policies.View) ([]policies.Offer, error) {
+	defer t.took(time.Now())
+	return t.Asked.Harvest(ctx, v)
+}
+
+func (t *timing) Place(ctx context.Context, r policies.Request, o []policies.Offer) ([]string, error) {
+	defer t.took(time.Now())
+	return t.Asked.Place(ctx, r, o)
+}
+
+func (t *timing) Evict(ctx context.Context, o policies.Overlap, e []policies.Executor) ([]string, error) {
+	defer t.took(time.Now())
+	return t.Asked.Evict(ctx, o, e)
 }

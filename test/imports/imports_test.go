@@ -79,8 +79,12 @@ var rules = []rule{
 		reason: "contracts depend on nobody that they bind",
 	},
 	{
-		name: "policies stand alone", from: []string{"policies"}, never: everything, allow: []string{"policies"},
+		name: "policies stand alone", from: []string{"policies"}, except: []string{"policies/plugin"}, never: everything, allow: []string{"policies"},
 		reason: "a site writes its own policy against this package: whatever it shows has to be its own or the standard library's",
+	},
+	{
+		name: "plugins of policies know the wire alone", from: []string{"policies/plugin"}, never: everything, allow: []string{"policies", "api"},
+		reason: "a site builds its plugin from the contract and what carries it",
 	},
 	{
 		name: "report stands below", from: []string{"report"}, never: everything, allow: []string{"report", "api"},
