@@ -18,9 +18,6 @@ import (
 	"github.com/gleaner-hpc/gleaner/policies"
 )
 
-// systemUIDs are root's and the system's: below the first of ordinary users.
-const systemUIDs = 1000
-
 var symbol = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
 // denial is a refusal with the name under which it is counted.
@@ -47,8 +44,8 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 	if f := q.Function; f != nil {
 		r.Function = lease.Function{Symbol: f.Symbol, Digest: f.Digest, SizeBytes: f.SizeBytes, Name: f.Name}
 	}
-	if !c.AllowRoot && caller.UID < systemUIDs {
-		return r, deny("allow_root", codes.PermissionDenied, "uid %d is root or a system user and may not lease: rule identity.allow_root in broker.toml", caller.UID)
+	if !c.AllowRoot && caller.UID < c.FirstUID {
+		return r, deny("allow_root", codes.PermissionDenied, "uid %d is root or a system user (below %d) and may not lease: rule identity.allow_root in broker.toml", caller.UID, c.FirstUID)
 	}
 	for _, check := range []struct {
 		ok   bool
@@ -92,9 +89,12 @@ func (s *state) admit(now time.Time, r lease.Request) (*lease.Lease, *denial) {
 			return nil, deny("job", codes.PermissionDenied, "job_id: Slurm job %d belongs to uid %d; a lease may only be bound to a job of one's own", r.Job, job.UID)
 		case jobOver[job.State]:
 			return nil, deny("job", codes.FailedPrecondition, "job_id: Slurm job %d is %s", r.Job, job.State)
-		case r.Account == "":
-			r.Account = job.Account
+		case r.Account == "" || r.Account == job.Account:
+			r.Account, r.Checked = job.Account, true
 		}
+	}
+	if denied := s.restrict(r); denied != nil {
+		return nil, denied
 	}
 	mine := 0
 	for _, l := range s.table.Leases() {
@@ -110,7 +110,9 @@ func (s *state) admit(now time.Time, r lease.Request) (*lease.Lease, *denial) {
 			return nil, deny("infeasible", codes.FailedPrecondition, "%s", why)
 		}
 	}
-	return s.table.Acquire(now, r), nil
+	l := s.table.Acquire(now, r)
+	s.auditedGrant(now, l)
+	return l, nil
 }
 
 // totals is what each node has in all, after its agent, else after slurmctld.

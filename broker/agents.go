@@ -16,6 +16,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/identity"
+	"github.com/gleaner-hpc/gleaner/identity/certs"
 )
 
 var (
@@ -42,6 +43,9 @@ func (b *Broker) Session(stream api.Agents_SessionServer) error {
 		return status.Errorf(codes.InvalidArgument, "register.node: %q is no node name", r.GetNode())
 	case r.GetBootId() == "" || r.GetState() == nil:
 		return status.Error(codes.InvalidArgument, "register.boot_id and register.state: missing")
+	}
+	if names := certs.Names(stream.Context()); (b.cfg.NodeCertificates || names != nil) && !slices.Contains(names, r.GetNode()) {
+		return status.Errorf(codes.PermissionDenied, "the agent of %s has shown a certificate for %q: it needs one with its node's name (tls.cert_file in agent.toml; rule tls.agent_certificates in broker.toml)", r.GetNode(), names)
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)

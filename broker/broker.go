@@ -16,13 +16,17 @@ import (
 	"log/slog"
 	"os/user"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/broker/audit"
+	"github.com/gleaner-hpc/gleaner/broker/rules"
 	"github.com/gleaner-hpc/gleaner/broker/store"
 	"github.com/gleaner-hpc/gleaner/identity"
 	"github.com/gleaner-hpc/gleaner/policies"
@@ -68,11 +72,18 @@ type Config struct {
 
 	Operators []uint32 // uids that see everybody's leases; root always does
 	Agents    []uint32 // uids that may speak as agents
-	AllowRoot bool     // may uids below 1000 lease?
+	AllowRoot bool     // may uids below FirstUID lease?
+	FirstUID  uint32   // of ordinary users; 0: 1000
 
-	UserName func(uid uint32) string // nil: the system's user database
-	Now      func() time.Time        // nil: time.Now
-	Tick     <-chan time.Time        // nil: four times a second
+	Rules            *rules.Set // nil: none; see Broker.Reload
+	Audit            *audit.Log // nil: none; Run's alone from then on
+	AuditContinue    bool       // lease also while the audit log cannot be written
+	NodeCertificates bool       // agents must have shown a certificate of their node's name
+
+	UserName func(uid uint32) string   // nil: the system's user database
+	Groups   func(uid uint32) []string // nil: the system's group database
+	Now      func() time.Time          // nil: time.Now
+	Tick     <-chan time.Time          // nil: four times a second
 }
 
 func (c *Config) setDefaults() {
@@ -84,8 +95,12 @@ func (c *Config) setDefaults() {
 	setDefault(&c.NodeTimeout, 30*time.Second)
 	setDefault(&c.History, 90*24*time.Hour)
 	setDefault(&c.Poll, 15*time.Second)
+	setDefault(&c.FirstUID, 1000)
 	if c.UserName == nil {
 		c.UserName = userName
+	}
+	if c.Groups == nil {
+		c.Groups = groupNames
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -107,6 +122,21 @@ func userName(uid uint32) string {
 	return id
 }
 
+func groupNames(uid uint32) []string {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return nil
+	}
+	ids, _ := u.GroupIds()
+	var names []string
+	for _, id := range ids {
+		if g, err := user.LookupGroupId(id); err == nil {
+			names = append(names, g.Name)
+		}
+	}
+	return names
+}
+
 // Broker serves the services of package api. Run must be running for its RPCs to answer.
 type Broker struct {
 	cfg     Config
@@ -114,6 +144,7 @@ type Broker struct {
 	steps   chan *step
 	views   chan *observed
 	stopped chan struct{} // closed when Run ends: no step is taken any more
+	rules   atomic.Pointer[rules.Set]
 	rec     *recording
 	state   *state // Run's alone
 
@@ -139,6 +170,7 @@ func New(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b.state.backoff.Longest = cfg.MaxRest
+	b.rules.Store(cfg.Rules)
 	return b, nil
 }
 
@@ -149,9 +181,10 @@ func (b *Broker) Serve(s grpc.ServiceRegistrar) {
 	api.RegisterAgentsServer(s, b)
 }
 
-// ServerOptions are what a gRPC server of the broker needs: callers known by method, dead peers noticed in about 15 s.
-func ServerOptions(method identity.Method) []grpc.ServerOption {
+// ServerOptions are what a gRPC server of the broker needs: callers known by method, TLS unless nil, dead peers noticed in about 15 s.
+func ServerOptions(method identity.Method, tls credentials.TransportCredentials) []grpc.ServerOption {
 	return []grpc.ServerOption{
+		grpc.Creds(tls), // nil means none
 		grpc.ChainUnaryInterceptor(identity.Unary(method)),
 		grpc.ChainStreamInterceptor(identity.Stream(method)),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),

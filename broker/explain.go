@@ -16,6 +16,9 @@ import (
 
 // Explain tells the story of a lease or of a task.
 func (b *Broker) Explain(ctx context.Context, q *api.ExplainRequest) (*api.Explanation, error) {
+	if q.LeaseId == 0 {
+		return b.explainDenied(ctx)
+	}
 	var answer *api.Explanation
 	err := b.withLease(ctx, q.LeaseId, func(_ *state, _ time.Time, l *lease.Lease) error {
 		summary, advice := summarize(l)
@@ -44,6 +47,24 @@ func (b *Broker) Explain(ctx context.Context, q *api.ExplainRequest) (*api.Expla
 		answer.Summary += fmt.Sprintf(" Its holder reported %d tasks done, %d failed, %d retries.", totals.OK, totals.Failed, totals.Retried)
 	}
 	return answer, nil
+}
+
+// explainDenied tells the caller of the requests of his that were denied, which are no leases.
+func (b *Broker) explainDenied(ctx context.Context) (*api.Explanation, error) {
+	caller, err := b.caller(ctx)
+	if err != nil {
+		return nil, err
+	}
+	answer := &api.Explanation{}
+	err = b.call(ctx, func(s *state, _ time.Time) error {
+		var list []denied
+		answer.Summary, list = s.explainDenials(caller.UID)
+		for _, d := range list {
+			answer.History = append(answer.History, &api.Explanation_Entry{Time: timestamppb.New(d.when), What: "denied by rule " + d.rule, Why: d.why})
+		}
+		return nil
+	})
+	return answer, err
 }
 
 // summarize says in a sentence where a lease stands, and what its holder can do.

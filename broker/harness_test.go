@@ -146,7 +146,7 @@ func (w *world) start(configure func(*Config)) {
 		w.t.Fatal(err)
 	}
 	w.b, w.addr = b, bufconn.Listen(1<<20)
-	server := grpc.NewServer(ServerOptions(identity.None{})...)
+	server := grpc.NewServer(ServerOptions(identity.None{}, nil)...)
 	b.Serve(server)
 	ctx, cancel := context.WithCancel(context.Background())
 	ran, served := make(chan error, 1), make(chan error, 1)

@@ -36,6 +36,10 @@ func (b *Broker) Acquire(ctx context.Context, q *api.AcquireRequest) (*api.Lease
 		return nil, err
 	}
 	r, denied := b.cfg.request(caller, q)
+	r.User = b.cfg.UserName(caller.UID)
+	if b.rules.Load().WantsGroups() {
+		r.Groups = b.cfg.Groups(caller.UID)
+	}
 	var answer *api.Lease
 	if denied == nil {
 		err = b.attempt(ctx, &step{
@@ -55,7 +59,7 @@ func (b *Broker) Acquire(ctx context.Context, q *api.AcquireRequest) (*api.Lease
 		})
 	}
 	if denied != nil {
-		b.metrics.denied.WithLabelValues(denied.rule).Inc()
+		b.refused(ctx, &r, denied)
 		return nil, denied.err
 	}
 	if err != nil {
@@ -70,6 +74,19 @@ func (b *Broker) Acquire(ctx context.Context, q *api.AcquireRequest) (*api.Lease
 	}
 	b.cfg.Log.Info("lease admitted", "lease", answer.Id, "uid", caller.UID, "executors", r.Executors, "job", r.Job)
 	return answer, nil
+}
+
+// refused counts a denial, and writes it down before its caller hears of it.
+func (b *Broker) refused(ctx context.Context, r *lease.Request, d *denial) {
+	b.metrics.denied.WithLabelValues(d.rule).Inc()
+	if d.rule == "invalid" {
+		return
+	}
+	_ = b.call(ctx, func(s *state, now time.Time) error {
+		s.remember(now, r.UID, d)
+		s.auditedDenial(now, r, d, status.Convert(d.err).Message())
+		return nil
+	})
 }
 
 // Renew moves the expiry.

@@ -13,6 +13,7 @@ type metrics struct {
 	eviction, startDelay prometheus.Histogram
 	harvestedCPU         *prometheus.CounterVec
 	dropped              prometheus.Counter
+	auditFailing         prometheus.Gauge
 }
 
 // newMetrics makes and registers them; a nil registerer registers nothing.
@@ -39,13 +40,16 @@ func newMetrics(r prometheus.Registerer, version string) *metrics {
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gleaner_report_dropped_total", Help: "Intervals missing from the report because its store could not keep up.",
 		}),
+		auditFailing: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "gleaner_audit_failing", Help: "1 while the audit log cannot be written.",
+		}),
 	}
 	if r != nil {
 		info := prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "gleaner_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "component": "broker"},
 		})
 		info.Set(1)
-		r.MustRegister(info, m.leases, m.executors, m.denied, m.evictions, m.eviction, m.startDelay, m.harvestedCPU, m.dropped)
+		r.MustRegister(info, m.leases, m.executors, m.denied, m.evictions, m.eviction, m.startDelay, m.harvestedCPU, m.dropped, m.auditFailing)
 	}
 	return m
 }

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/broker/audit"
 	"github.com/gleaner-hpc/gleaner/broker/lease"
 	"github.com/gleaner-hpc/gleaner/broker/meter"
 	"github.com/gleaner-hpc/gleaner/broker/placement"
+	"github.com/gleaner-hpc/gleaner/broker/rules"
 	"github.com/gleaner-hpc/gleaner/broker/store"
 	"github.com/gleaner-hpc/gleaner/slurmplugin/slurmctld"
 )
@@ -47,6 +49,13 @@ type state struct {
 	told     map[uint64]waiting
 	dirty    bool // placement should run
 
+	rules   *rules.Set
+	denials map[uint32][]denied // by uid, the latest last
+
+	lines      []audit.Entry // for the audit log, from this batch
+	granting   bool          // this batch grants a lease
+	auditError error         // while the audit log cannot be written
+
 	// What waits for the next commit.
 	change  store.Change
 	pending lease.Effects
@@ -74,6 +83,7 @@ func newState(cfg Config, m *metrics, rec *recording) (*state, error) {
 		cfg: cfg, metrics: m, rec: rec, table: table, backoff: placement.NewBackoff(),
 		nodes: map[string]*node{}, meter: meter.New(), next: saved.Next,
 		watchers: map[uint64]map[*watcher]bool{}, told: map[uint64]waiting{}, acks: map[string]store.Node{},
+		rules: cfg.Rules, denials: map[uint32][]denied{},
 	}
 	for name, n := range saved.Nodes {
 		s.node(now, name).restore(n)
@@ -169,7 +179,7 @@ func (s *state) place(now time.Time) {
 		return // the first look at slurmctld comes before the first start
 	}
 	needs := s.needs()
-	if len(needs) == 0 {
+	if len(needs) == 0 || s.holdsStarts() {
 		return
 	}
 	nodes := make([]placement.Node, 0, len(s.nodes))
@@ -201,6 +211,7 @@ func (s *state) needs() []placement.Need {
 		need := placement.Need{Held: len(l.Executors)}
 		need.Lease, need.UID, need.Account = l.ID, l.Request.UID, l.Request.Account
 		need.Executors, need.Each = l.Missing(), l.Request.Each
+		need.Barred = s.barred(s.rules.Where(subject(&l.Request)))
 		needs = append(needs, need)
 	}
 	return needs
@@ -210,12 +221,20 @@ func (s *state) needs() []placement.Need {
 // can do no harm.
 func (s *state) flush(now time.Time) error {
 	s.collect(now)
+	if err := s.writeAudit(); err != nil {
+		s.sendStops()
+		return err
+	}
 	if err := s.cfg.Store.Update(s.change); err != nil {
 		s.sendStops()
 		return err
 	}
 	s.change = store.Change{}
 	s.sendStops()
+	var later []*lease.Executor
+	if s.holdsStarts() {
+		later, s.pending.Starts = s.pending.Starts, nil
+	}
 	for _, x := range s.pending.Starts {
 		s.start(x)
 	}
@@ -226,7 +245,7 @@ func (s *state) flush(now time.Time) error {
 		s.nodes[name].send(&api.BrokerMessage{Message: &api.BrokerMessage_Ack{Ack: &api.Ack{Record: stored.Record}}})
 	}
 	clear(s.acks)
-	s.pending = lease.Effects{}
+	s.pending = lease.Effects{Starts: later}
 	return nil
 }
 
@@ -240,10 +259,14 @@ func (s *state) collect(now time.Time) bool {
 	s.change.Executors = merge(s.change.Executors, fx.Changed)
 	for i := range fx.Events {
 		e := &fx.Events[i]
+		s.audited(e)
 		s.observeEvent(e)
 		if entry, ok := s.entry(now, e); ok {
 			s.history(e.Lease.ID, entry)
 		}
+	}
+	for _, x := range fx.Starts {
+		s.auditedStart(now, x)
 	}
 	s.pending.Starts = append(s.pending.Starts, fx.Starts...)
 	s.pending.Stops = append(s.pending.Stops, fx.Stops...)

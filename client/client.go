@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -18,6 +19,8 @@ import (
 type Config struct {
 	Broker   string          // host:port, required
 	Identity identity.Method // who calls, required
+	// TLS protects the connection to the broker; nil means none. See package identity/certs.
+	TLS credentials.TransportCredentials
 	// Connect opens the data path to an executor; nil means package fabric.
 	Connect Connector
 	// Carrier and Provider are handed to package fabric; "" lets it choose.
@@ -41,8 +44,11 @@ func Dial(c Config) (*Client, error) {
 	if c.Identity == nil {
 		return nil, errors.New("no identity")
 	}
+	if c.TLS == nil {
+		c.TLS = insecure.NewCredentials()
+	}
 	conn, err := grpc.NewClient(c.Broker,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(c.TLS),
 		grpc.WithPerRPCCredentials(identity.PerRPC{Method: c.Identity}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(256<<20)))
 	if err != nil {

@@ -13,6 +13,8 @@ type Agent struct {
 	Node     Node         `toml:"node"`
 	Agent    AgentDaemon  `toml:"agent"`
 	Broker   BrokerClient `toml:"broker"`
+	TLS      ClientTLS    `toml:"tls"`
+	Identity Credential   `toml:"identity"`
 	Launcher Launcher     `toml:"launcher"`
 	Executor Executor     `toml:"executor"`
 	Fabric   Fabric       `toml:"fabric"`
@@ -90,6 +92,7 @@ func defaultAgent() *Agent {
 			Socket: "/run/gleaner/agent.sock", RunDir: "/run/gleaner-launch", StateDir: "/var/lib/gleaner/agent",
 			Metrics: "127.0.0.1:9095", LogLevel: "info",
 		},
+		Identity: Credential{Method: "munge"},
 		Launcher: Launcher{Socket: "/run/gleaner-launch/launch.sock"},
 		Executor: Executor{Parked: 1, ParkedMemory: 64 << 20},
 		Evict:    Evict{WarnTimeout: Duration(5 * time.Second), OrphanTimeout: Duration(2 * time.Minute)},
@@ -132,6 +135,8 @@ func (c *Agent) validate(doc *document) {
 	doc.level("agent.log_level", c.Agent.LogLevel)
 	doc.require(c.Broker.Address != "", "broker.address", "missing; write host:port of the broker")
 	doc.address("broker.address", c.Broker.Address, true)
+	c.TLS.validate(doc)
+	c.Identity.validate(doc, c.TLS)
 	doc.require(c.Executor.Listen == "" || net.ParseIP(c.Executor.Listen) != nil, "executor.listen", "%q is no IP address", c.Executor.Listen)
 	doc.require(c.Executor.Parked >= 0 && c.Executor.Parked <= 64, "executor.parked", "%d is out of range 0 to 64", c.Executor.Parked)
 	doc.require(c.Executor.ParkedMemory >= 32<<20, "executor.parked_memory", "want at least 32M")

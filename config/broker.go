@@ -14,7 +14,12 @@ import (
 type Broker struct {
 	Broker   BrokerDaemon `toml:"broker"`
 	Slurm    Slurm        `toml:"slurm"`
+	TLS      ServerTLS    `toml:"tls"`
 	Identity Identity     `toml:"identity"`
+	Audit    Audit        `toml:"audit"`
+	Allow    []Rule       `toml:"allow"`
+	Deny     []Rule       `toml:"deny"`
+	Limit    []Limit      `toml:"limit"`
 	Policy   Policy       `toml:"policy"`
 	Limits   Limits       `toml:"limits"`
 }
@@ -38,10 +43,18 @@ type Slurm struct {
 
 // Identity says how callers prove who they are.
 type Identity struct {
-	Method      string   `toml:"method"` // munge, none
+	Method      string   `toml:"method"` // munge, jwt, none
 	MungeSocket string   `toml:"munge_socket"`
+	JWTKeyFile  string   `toml:"jwt_key_file"` // Slurm's jwt_hs256.key
 	AllowRoot   bool     `toml:"allow_root"`
-	Agents      []string `toml:"agents"` // user names or uids
+	FirstUID    uint32   `toml:"first_uid"` // of ordinary users; 0: UID_MIN of /etc/login.defs
+	Agents      []string `toml:"agents"`    // user names or uids
+}
+
+// Audit says where the audit log is and what holds when it cannot be written.
+type Audit struct {
+	File      string `toml:"file"`       // "": audit.jsonl in broker.state_dir; "none": no audit log
+	OnFailure string `toml:"on_failure"` // refuse, continue
 }
 
 // Policy names the policy.
@@ -84,6 +97,8 @@ func defaultBroker() *Broker {
 		},
 		Slurm:    Slurm{Source: "auto", Poll: Duration(15 * time.Second)},
 		Identity: Identity{Method: "munge", Agents: []string{"root", "gleaner", "slurm"}},
+		TLS:      ServerTLS{AgentCertificates: "optional"},
+		Audit:    Audit{OnFailure: "refuse"},
 		Policy:   Policy{Name: "idle"},
 		Limits: Limits{
 			MaxExecutors: 4096, MaxLeasesPerUser: 64, MaxTTL: Duration(time.Hour),
@@ -100,7 +115,13 @@ func (c *Broker) validate(doc *document) {
 	doc.require(oneOf(c.Slurm.Source, "rest", "scontrol"), "slurm.source", "%q; want auto, rest or scontrol", c.Slurm.Source)
 	doc.require(c.Slurm.Source != "rest" || slurmURL.MatchString(c.Slurm.URL), "slurm.url", "%q; want http://host:port or unix:/path", c.Slurm.URL)
 	doc.require(c.Slurm.Poll >= Duration(time.Second), "slurm.poll", "want at least 1s, so that slurmctld is left in peace")
-	doc.require(oneOf(c.Identity.Method, "munge", "none"), "identity.method", "%q; want munge or none", c.Identity.Method)
+	c.TLS.validate(doc)
+	doc.require(oneOf(c.Identity.Method, "munge", "jwt", "none"), "identity.method", "%q; want munge, jwt or none", c.Identity.Method)
+	doc.require(c.Identity.Method != "jwt" || c.TLS.CertFile != "", "identity.method", "jwt has callers send a token that whoever overhears it can use: it needs [tls]")
+	doc.require(c.Identity.Method != "jwt" || filepath.IsAbs(c.Identity.JWTKeyFile), "identity.jwt_key_file", "%q; want the absolute path of Slurm's jwt_hs256.key", c.Identity.JWTKeyFile)
+	doc.require(c.Audit.File == "" || c.Audit.File == "none" || filepath.IsAbs(c.Audit.File), "audit.file", "%q; want an absolute path, or none", c.Audit.File)
+	doc.require(oneOf(c.Audit.OnFailure, "refuse", "continue"), "audit.on_failure", "%q; want refuse or continue", c.Audit.OnFailure)
+	c.validateRules(doc)
 	doc.require(c.Policy.Name == "idle", "policy.name", "%q is no policy; built in: idle", c.Policy.Name)
 	doc.require(c.Limits.MaxExecutors >= 1 && c.Limits.MaxExecutors <= 4096, "limits.max_executors", "%d is out of range 1 to 4096", c.Limits.MaxExecutors)
 	doc.require(c.Limits.MaxLeasesPerUser >= 1, "limits.max_leases_per_user", "want at least 1")

@@ -56,13 +56,18 @@ func isBroker(tables map[string]any) bool {
 	if has("node", "agent", "launcher", "executor", "fabric", "evict") {
 		return false
 	}
-	if has("slurm", "identity", "policy", "limits") {
+	if has("slurm", "policy", "limits", "audit", "allow", "deny", "limit") {
 		return true
 	}
-	broker, _ := tables["broker"].(map[string]any)
-	for key := range broker {
-		if key != "address" && key != "munge_socket" {
-			return true
+	shared := map[string][]string{
+		"broker": {"address", "munge_socket"}, "tls": {"ca_file", "server_name", "cert_file", "key_file"}, "identity": {"method", "token_file"},
+	}
+	for table, known := range shared {
+		keys, _ := tables[table].(map[string]any)
+		for key := range keys {
+			if !slices.Contains(known, key) {
+				return true
+			}
 		}
 	}
 	return false
@@ -167,14 +172,19 @@ var decoderTypes = regexp.MustCompile(`^incompatible types: TOML value has type 
 var decoderText = regexp.MustCompile(`^toml: line (\d+)(?: \(last key "([^"]+)"\))?: ((?s:.*))$`)
 
 // keyLines finds the line of each table and key. It follows headers and `key =` at the start of lines, which is how these flat
-// files are written; a key that it misses is reported without a line.
+// files are written; a key that it misses is reported without a line. The n-th [[table]] counts as "table[n]", from 0.
 func keyLines(text string) map[string]int {
-	lines := map[string]int{}
+	lines, arrays := map[string]int{}, map[string]int{}
 	table := ""
 	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if strings.HasPrefix(line, "[") {
-			table = strings.Trim(strings.TrimSpace(strings.SplitN(line, "#", 2)[0]), "[] ")
+			line = strings.TrimSpace(strings.SplitN(line, "#", 2)[0])
+			table = strings.Trim(line, "[] ")
+			if strings.HasPrefix(line, "[[") {
+				arrays[table]++
+				table = fmt.Sprintf("%s[%d]", table, arrays[table]-1)
+			}
 			lines[table] = i + 1
 			table += "."
 			continue

@@ -35,8 +35,12 @@ func (p PerRPC) GetRequestMetadata(ctx context.Context, _ ...string) (map[string
 	return map[string]string{header: p.Method.Name() + " " + credential}, nil
 }
 
-// RequireTransportSecurity is false: a credential is of use once, for one RPC.
-func (PerRPC) RequireTransportSecurity() bool { return false }
+// RequireTransportSecurity says whether a credential that is overheard is of use: munge's serves once, for one RPC, Slurm's token
+// again and again.
+func (p PerRPC) RequireTransportSecurity() bool {
+	_, bearer := p.Method.(*JWT)
+	return bearer
+}
 
 // Unary is the server's interceptor for plain RPCs: it puts the caller into the context, or refuses.
 func Unary(m Method) grpc.UnaryServerInterceptor {
@@ -95,7 +99,7 @@ func check(m Method, value, rpc string) (Caller, error) {
 	if err != nil {
 		return Caller{}, err
 	}
-	if _, trusting := m.(None); !trusting && payload != purpose+rpc {
+	if _, bound := m.(*Munge); bound && payload != purpose+rpc {
 		return Caller{}, fmt.Errorf("%w: it was made for %.80q, not for %q", ErrCredential, payload, purpose+rpc)
 	}
 	return caller, nil

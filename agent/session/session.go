@@ -55,7 +55,8 @@ func NewStream(size int) (*Stream, <-chan *api.AgentMessage) {
 type Config struct {
 	Address     string
 	Credentials credentials.PerRPCCredentials
-	Events      chan<- Event // the event loop's
+	TLS         credentials.TransportCredentials // nil: none
+	Events      chan<- Event                     // the event loop's
 	Log         *slog.Logger
 	FirstRetry  time.Duration     // 0 means 100 ms
 	LastRetry   time.Duration     // 0 means 10 s
@@ -75,6 +76,9 @@ func New(cfg Config) *Session {
 	if cfg.LastRetry == 0 {
 		cfg.LastRetry = 10 * time.Second
 	}
+	if cfg.TLS == nil {
+		cfg.TLS = insecure.NewCredentials()
+	}
 	return &Session{cfg}
 }
 
@@ -84,7 +88,7 @@ const queue = maxRecords + 1024
 // Run keeps a session until ctx ends.
 func (s *Session) Run(ctx context.Context) error {
 	options := append([]grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(s.cfg.TLS),
 		grpc.WithPerRPCCredentials(s.cfg.Credentials),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithReadBufferSize(8 << 10), grpc.WithWriteBufferSize(8 << 10),

@@ -45,9 +45,12 @@ type Function struct {
 type Request struct {
 	UID         uint32             `json:"uid"`
 	GID         uint32             `json:"gid"`
+	User        string             `json:"user,omitempty"`
+	Groups      []string           `json:"groups,omitempty"` // as they were when it was admitted, if a rule asked for them
 	Account     string             `json:"account,omitempty"`
-	Job         uint32             `json:"job,omitempty"` // 0 for none
-	Executors   int                `json:"executors"`     // wanted at the same time
+	Checked     bool               `json:"checked,omitempty"` // the account is that of its Slurm job
+	Job         uint32             `json:"job,omitempty"`     // 0 for none
+	Executors   int                `json:"executors"`         // wanted at the same time
 	Each        policies.Resources `json:"each"`
 	Function    Function           `json:"function"`
 	TTL         time.Duration      `json:"ttl"`

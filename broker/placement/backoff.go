@@ -1,7 +1,9 @@
 package placement
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -116,14 +118,20 @@ func (b *Backoff) recent(now time.Time, lease uint64) []string {
 	if b == nil {
 		return nil
 	}
-	var recent []string
+	type loss struct {
+		node string
+		last time.Time
+	}
+	var losses []loss
 	for key, r := range b.rests {
 		if key.lease == lease && now.Sub(r.last) <= remembered {
-			recent = append(recent, key.node)
+			losses = append(losses, loss{key.node, r.last})
 		}
 	}
-	slices.SortFunc(recent, func(x, y string) int {
-		return b.rests[restKey{lease, y}].last.Compare(b.rests[restKey{lease, x}].last)
-	})
+	slices.SortFunc(losses, func(x, y loss) int { return cmp.Or(y.last.Compare(x.last), strings.Compare(x.node, y.node)) })
+	var recent []string
+	for _, l := range losses {
+		recent = append(recent, l.node)
+	}
 	return recent
 }

@@ -11,6 +11,7 @@ import (
 	"cmp"
 	"container/heap"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -47,7 +48,8 @@ type Pick struct {
 // Need is a lease that misses executors.
 type Need struct {
 	policies.Request
-	Held int // executors that it has
+	Held   int               // executors that it has
+	Barred map[string]string // nodes that the site's rules keep it from, and why; nil for none
 }
 
 // Plan is what one round decided.
@@ -201,6 +203,15 @@ func (r *round) place(need Need, n int) []string {
 		return nil
 	}
 	held, recent := r.rests(need.Lease)
+	if len(need.Barred) > 0 {
+		held = maps.Clone(held)
+		for node := range need.Barred {
+			if held == nil {
+				held = map[string]bool{}
+			}
+			held[node] = true
+		}
+	}
 	offers := r.offers
 	if len(held) > 0 {
 		offers = slices.DeleteFunc(slices.Clone(offers), func(o policies.Offer) bool { return held[o.Node] })
@@ -229,7 +240,8 @@ func (r *round) why(need Need) string {
 		return "no agent is connected to the broker"
 	}
 	held, _ := r.rests(need.Lease)
-	if why := r.whys[need.Each]; why != "" && r.full[need.Each] && len(held) == 0 {
+	shared := len(held) == 0 && len(need.Barred) == 0
+	if why := r.whys[need.Each]; why != "" && r.full[need.Each] && shared {
 		return why
 	}
 	groups := map[string][]string{}
@@ -238,10 +250,13 @@ func (r *round) why(need Need) string {
 		if held[o.Node] {
 			why = "resting after an executor failed there"
 		}
+		if no := need.Barred[o.Node]; no != "" {
+			why = no
+		}
 		groups[why] = append(groups[why], o.Node)
 	}
 	why := fmt.Sprintf("no node has %s free: %s", Describe(need.Each), describeGroups(groups))
-	if len(held) == 0 {
+	if shared {
 		r.whys[need.Each] = why
 	}
 	return why

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/gleaner-hpc/gleaner/agent"
 	"github.com/gleaner-hpc/gleaner/agent/coreset"
@@ -24,6 +25,7 @@ import (
 	"github.com/gleaner-hpc/gleaner/agent/session"
 	"github.com/gleaner-hpc/gleaner/config"
 	"github.com/gleaner-hpc/gleaner/identity"
+	"github.com/gleaner-hpc/gleaner/identity/certs"
 )
 
 // run builds the agent from its file and runs it.
@@ -36,7 +38,11 @@ func run(ctx context.Context, file, node string) error {
 	if err != nil {
 		return err
 	}
-	method, err := identity.NewMunge(c.Broker.MungeSocket)
+	method, err := identity.New(c.Identity.Method, identity.Options{MungeSocket: c.Broker.MungeSocket, TokenFile: c.Identity.TokenFile})
+	if err != nil {
+		return err
+	}
+	secure, err := protection(c.TLS)
 	if err != nil {
 		return err
 	}
@@ -50,7 +56,7 @@ func run(ctx context.Context, file, node string) error {
 	cfg.Jobs = jobs.Scan{FS: os.DirFS("/"), Node: c.Node.Name}
 	cfg.Session = func(events chan<- session.Event) agent.Runner {
 		return session.New(session.Config{
-			Address: c.Broker.Address, Credentials: identity.PerRPC{Method: method}, Events: events, Log: log,
+			Address: c.Broker.Address, Credentials: identity.PerRPC{Method: method}, TLS: secure, Events: events, Log: log,
 		})
 	}
 	cfg.Metrics, cfg.Log = agent.NewMetrics(version), log
@@ -65,6 +71,18 @@ func run(ctx context.Context, file, node string) error {
 		group.Go(func() error { return serveMetrics(ctx, c.Agent.Metrics, cfg.Metrics) })
 	}
 	return group.Wait()
+}
+
+// protection is how the broker is known; nil without TLS.
+func protection(c config.ClientTLS) (credentials.TransportCredentials, error) {
+	if c.CAFile == "" {
+		return nil, nil
+	}
+	secure, err := certs.Client(certs.Files{CA: c.CAFile, Cert: c.CertFile, Key: c.KeyFile, ServerName: c.ServerName})
+	if err != nil {
+		return nil, fmt.Errorf("tls: %w", err)
+	}
+	return secure, nil
 }
 
 func logger(c *config.Agent) (*slog.Logger, error) {

@@ -68,7 +68,7 @@ func run(ctx context.Context, file string) (err error) {
 		return err
 	}
 	log := logger(c.Broker.LogLevel)
-	method, err := identity.New(c.Identity.Method, c.Identity.MungeSocket)
+	method, err := identity.New(c.Identity.Method, identity.Options{MungeSocket: c.Identity.MungeSocket, KeyFile: c.Identity.JWTKeyFile})
 	if err != nil {
 		return err
 	}
@@ -85,6 +85,11 @@ func run(ctx context.Context, file string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
+	site, err := newSite(c, log)
+	if err != nil {
+		return err
+	}
+	defer site.close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	slurm, err := slurmctld.New(slurmctld.Config{
@@ -99,7 +104,8 @@ func run(ctx context.Context, file string) (err error) {
 		MaxExecutors: c.Limits.MaxExecutors, MaxLeasesPerUser: c.Limits.MaxLeasesPerUser, MaxTTL: time.Duration(c.Limits.MaxTTL),
 		NodeTimeout: time.Duration(c.Limits.NodeTimeout), MaxRest: time.Duration(c.Limits.MaxRest), History: time.Duration(c.Limits.History), Poll: time.Duration(c.Slurm.Poll),
 		Operators: uids(log, "broker.operators", c.Broker.Operators), Agents: uids(log, "identity.agents", c.Identity.Agents),
-		AllowRoot: c.Identity.AllowRoot,
+		AllowRoot: c.Identity.AllowRoot, FirstUID: site.firstUID, Rules: site.rules, Audit: site.audit,
+		AuditContinue: c.Audit.OnFailure == "continue", NodeCertificates: c.TLS.AgentCertificates == "required",
 	})
 	if err != nil {
 		return err
@@ -110,7 +116,8 @@ func run(ctx context.Context, file string) (err error) {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return b.Run(ctx) })
-	group.Go(func() error { return serve(ctx, listener, b, method) })
+	group.Go(func() error { return serve(ctx, listener, b, broker.ServerOptions(method, site.tls)) })
+	group.Go(func() error { return reload(ctx, file, b, log) })
 	group.Go(func() error { return pruneReport(ctx, log, records, time.Duration(c.Limits.History)) })
 	if c.Broker.Metrics != "" {
 		group.Go(func() error { return serveMetrics(ctx, c.Broker.Metrics, registry) })
@@ -176,8 +183,8 @@ func pruneReport(ctx context.Context, log *slog.Logger, records *report.Store, h
 }
 
 // serve answers until ctx ends, and then lets calls end.
-func serve(ctx context.Context, listener net.Listener, b *broker.Broker, method identity.Method) error {
-	server := grpc.NewServer(broker.ServerOptions(method)...)
+func serve(ctx context.Context, listener net.Listener, b *broker.Broker, options []grpc.ServerOption) error {
+	server := grpc.NewServer(options...)
 	b.Serve(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()

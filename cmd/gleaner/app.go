@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/gleaner-hpc/gleaner/client"
 	"github.com/gleaner-hpc/gleaner/config"
 	"github.com/gleaner-hpc/gleaner/identity"
+	"github.com/gleaner-hpc/gleaner/identity/certs"
 )
 
 // Exit codes; docs/user-guide.md explains them.
@@ -112,6 +114,9 @@ func (a *app) confPath() string {
 	if path := a.getenv("GLEANER_CONF"); path != "" {
 		return path
 	}
+	if _, err := os.Stat("/etc/gleaner/client.toml"); err == nil {
+		return "/etc/gleaner/client.toml"
+	}
 	return "/etc/gleaner/agent.toml"
 }
 
@@ -121,7 +126,8 @@ func (a *app) root() *cobra.Command {
 		Short: "Run functions on the cores and memory that Slurm has given to nobody",
 		Long: `gleaner runs functions on the cores and memory that Slurm has given to nobody, and gives them back the moment a job needs them.
 
-Environment: GLEANER_BROKER host:port of the broker; GLEANER_CONF file that names it otherwise (/etc/gleaner/agent.toml);
+Environment: GLEANER_BROKER host:port of the broker; GLEANER_CONF file that names it otherwise (/etc/gleaner/client.toml, else
+agent.toml); GLEANER_CA certificate that signs the broker's; SLURM_JWT the caller's token where identity.method is jwt;
 GLEANER_OUTPUT_MODE text, json or csv; GLEANER_EXECUTORS, GLEANER_MEM_PER_EXECUTOR, GLEANER_CORES_PER_EXECUTOR defaults of map and invoke.
 
 Exit status: 0 all right, 1 some tasks failed, 2 bad arguments or input, 3 broker not reachable, 4 denied or no node could ever
@@ -148,11 +154,11 @@ hold it, 5 the lease ended before all tasks were done, 130 interrupted.`,
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.output, "output", mode, "text, json or csv (report: also html)")
 	flags.StringVar(&a.broker, "broker", a.getenv("GLEANER_BROKER"), "the broker, host:port")
-	flags.StringVar(&a.identity, "identity", "munge", "how to say who calls: munge or none")
+	flags.StringVar(&a.identity, "identity", "", "how to say who calls: munge, jwt or none")
 	_ = flags.MarkHidden("identity")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.AddCommand(a.nodesCommand(), a.leasesCommand(), a.releaseCommand(), a.invokeCommand(), a.mapCommand(), a.runCommand(),
-		a.sbatchCommand(), a.reportCommand(), a.explainCommand(), a.checkCommand(), a.benchCommand(), a.snippetCommand(), a.versionCommand())
+		a.sbatchCommand(), a.reportCommand(), a.explainCommand(), a.checkCommand(), a.benchCommand(), a.policyCommand(), a.snippetCommand(), a.versionCommand())
 	for _, c := range root.Commands() {
 		if args := c.Args; args != nil {
 			c.Args = func(c *cobra.Command, given []string) error {
@@ -176,33 +182,47 @@ func (a *app) checkFlags() error {
 
 // dial prepares a client of the broker that flags, environment or configuration name.
 func (a *app) dial() (*client.Client, error) {
-	address, munge := a.broker, ""
-	path := a.confPath()
-	if _, err := os.Stat(path); err == nil || a.getenv("GLEANER_CONF") != "" {
-		c, err := config.LoadAgent(path, "")
-		if err != nil && address == "" {
-			return nil, &exitError{exitUsage, err}
-		}
-		if err == nil {
-			munge = c.Broker.MungeSocket
-			if address == "" {
-				address = c.Broker.Address
-			}
-		}
-	}
-	if address != "" {
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			return nil, usage("broker %q: want host:port, such as head:7461", address)
-		}
-	}
-	if address == "" {
-		return nil, usage("no broker: set GLEANER_BROKER to host:port, or broker.address in %s", path)
-	}
-	method, err := identity.New(a.identity, munge)
+	c, err := a.connection()
 	if err != nil {
 		return nil, err
 	}
-	return client.Dial(client.Config{Broker: address, Identity: method, Connect: a.connector})
+	method, err := identity.New(cmp.Or(a.identity, c.Identity.Method, "munge"), identity.Options{MungeSocket: c.Broker.MungeSocket, Getenv: a.getenv})
+	if err != nil {
+		return nil, err
+	}
+	if _, bearer := method.(*identity.JWT); bearer && c.TLS.CAFile == "" {
+		return nil, usage("identity jwt sends a token that whoever overhears it can use: set tls.ca_file in %s, or GLEANER_CA", a.confPath())
+	}
+	dialled := client.Config{Broker: c.Broker.Address, Identity: method, Connect: a.connector}
+	if c.TLS.CAFile != "" {
+		if dialled.TLS, err = certs.Client(certs.Files{CA: c.TLS.CAFile, ServerName: c.TLS.ServerName}); err != nil {
+			return nil, &exitError{exitUsage, fmt.Errorf("tls: %w", err)}
+		}
+	}
+	return client.Dial(dialled)
+}
+
+// connection joins what flags, environment and configuration say of the broker.
+func (a *app) connection() (*config.Client, error) {
+	path := a.confPath()
+	c := &config.Client{TLS: config.ClientTLS{CAFile: a.getenv("GLEANER_CA")}}
+	if _, err := os.Stat(path); err == nil || a.getenv("GLEANER_CONF") != "" {
+		read, err := config.LoadClient(path)
+		if err != nil && a.broker == "" {
+			return nil, &exitError{exitUsage, err}
+		}
+		if err == nil {
+			c = read
+		}
+	}
+	c.Broker.Address = cmp.Or(a.broker, c.Broker.Address)
+	if c.Broker.Address == "" {
+		return nil, usage("no broker: set GLEANER_BROKER to host:port, or broker.address in %s", path)
+	}
+	if _, _, err := net.SplitHostPort(c.Broker.Address); err != nil {
+		return nil, usage("broker %q: want host:port, such as head:7461", c.Broker.Address)
+	}
+	return c, nil
 }
 
 func (a *app) versionCommand() *cobra.Command {
