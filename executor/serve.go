@@ -146,6 +146,11 @@ func (s *supervisor) uploaded(e codeEvent) {
 		_ = e.file.Close()
 		s.refuse(c, refusal{refusedDigest, "the library that was sent is not the one that the lease names"})
 	default:
+		if err := soundLibrary(e.file); err != nil {
+			_ = e.file.Close()
+			s.fail(ending{kind: kindLoadFailed, text: err.Error()})
+			return
+		}
 		s.code = e.file
 		s.start()
 	}

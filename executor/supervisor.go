@@ -71,6 +71,7 @@ func Run(ctx context.Context, cfg Config) error {
 		leaving: leaving{tick: time.NewTimer(time.Hour)},
 	}
 	s.codeLimit.Store(defaultCodeBytes)
+	spareThreads()
 	s.ticker.Stop()
 	s.group.Go(func() { followAgent(ctx, cfg.Agent, cfg.ID, s.post) })
 	s.group.Go(func() { reap(s.forked, s.exits, ctx.Done()) })

@@ -33,7 +33,7 @@ func (m *Manager) container(s launcher.Spec, self, names string) (*configs.Confi
 	for _, n := range nodes {
 		rules = append(rules, &n.Rule)
 	}
-	score := 1000
+	score := 500 // the worker in there has 1000: whatever fills the memory, the executor lives to say so
 	return &configs.Config{
 		Rootfs:     m.root(),
 		Readonlyfs: true,

@@ -31,7 +31,7 @@ func TestInside(t *testing.T) {
 		"status CapInh": "0000000000000000", "status CapPrm": "0000000000000000", "status CapEff": "0000000000000000",
 		"status CapBnd": "0000000000000000", "status CapAmb": "0000000000000000", "status NoNewPrivs": "1", "status Seccomp": "2",
 		"status Uid": "61234 61234 61234 61234", "status Gid": "61235 61235 61235 61235", "status Groups": "61236",
-		"status Pid": "1", "processes": "1", "hostname": "look-1", "oom_score_adj": "1000", "core": "0", "cpus": "1",
+		"status Pid": "1", "processes": "1", "hostname": "look-1", "oom_score_adj": "500", "core": "0", "cpus": "1",
 		"/dev": "core fd full null ptmx random shm stderr stdin stdout urandom zero|fd full null ptmx random shm stderr stdin stdout urandom zero", "/run": "gleaner",
 		"write /x": "EROFS", "write /etc/x": "EROFS", "write /usr/x": "EROFS", "write /gleaner/x": "EROFS", "write /run/gleaner/agent/x": "EROFS",
 		"write /run/gleaner/self/x": "ok", "write /tmp/x": "ok", "write /dev/shm/x": "ok", "write /dev/x": "EROFS", "write /dev/null": "ok",
