@@ -13,8 +13,11 @@ import (
 
 func (a *app) explainCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "explain LEASE|LEASE.TASK", Short: "Tell why a lease or a task waits, was denied, was evicted, failed", Args: cobra.ExactArgs(1),
+		Use: "explain [LEASE|LEASE.TASK]", Short: "Tell why a lease or a task waits, was evicted, failed; alone, why your requests were denied", Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				args = []string{"0"} // no lease has this number: what was denied became none
+			}
 			request, err := parseTask(args[0])
 			if err != nil {
 				return err

@@ -53,7 +53,7 @@ func (c *Cluster) writeFiles() error {
 			return err
 		}
 	}
-	return errors.Join(c.writeHooks(), c.copyClosed(), c.makeGPUs(), c.save())
+	return errors.Join(c.writeCertificates(), c.writeHooks(), c.copyClosed(), c.makeGPUs(), c.save())
 }
 
 // StateDir is where the broker ("brokerd") or a node's agent ("agentd/NODE") keeps its state; "" for other roles.
@@ -225,12 +225,18 @@ source = "rest"
 url = %q
 poll = "1s"
 
+[tls]
+cert_file = %q
+key_file = %q
+ca_file = %q
+agent_certificates = "required"
+
 [identity]
 method = "munge"
 munge_socket = %q
 allow_root = true
 agents = ["%d"]
-`, c.Broker(), c.StateDir("brokerd"), "unix:"+c.RestSocket(), c.MungeSocket(), agentUser().Uid)
+`, c.Broker(), c.StateDir("brokerd"), "unix:"+c.RestSocket(), c.etc("broker.pem"), c.etc("broker.key"), c.etc("ca.pem"), c.MungeSocket(), agentUser().Uid)
 }
 
 func (c *Cluster) agentConf(node string) string {
@@ -238,6 +244,10 @@ func (c *Cluster) agentConf(node string) string {
 	var gpus []string
 	for i := range c.GPUs {
 		gpus = append(gpus, fmt.Sprintf("%q", filepath.Join(c.Dir, "dev", fmt.Sprintf("gpu%d", i))))
+	}
+	certificate := ""
+	if node != "client" {
+		certificate = fmt.Sprintf("cert_file = %q\nkey_file = %q\n", c.etc("agent-"+node+".pem"), c.etc("agent-"+node+".key"))
 	}
 	return fmt.Sprintf(`[node]
 name = %q
@@ -258,6 +268,9 @@ log_level = "debug"
 address = %q
 munge_socket = %q
 
+[tls]
+ca_file = %q
+%s
 [launcher]
 socket = %q
 
@@ -265,5 +278,5 @@ socket = %q
 listen = "127.0.0.1"
 parked = %d
 `, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), c.StateDir("agentd/"+node),
-		c.Broker(), c.MungeSocket(), c.LaunchSocket(node), c.Parked)
+		c.Broker(), c.MungeSocket(), c.etc("ca.pem"), certificate, c.LaunchSocket(node), c.Parked)
 }
