@@ -10,6 +10,7 @@
 #include "worker.h"
 
 enum { OFI_DEPTH = 128, RING_FDS = 3 };
+static const uint64_t NO_PEER = UINT64_MAX;
 
 void worker_tell(struct worker *w, const struct gf_command *command) {
 	if (send(w->command, command, sizeof *command, MSG_NOSIGNAL) < 0) _exit(1);
@@ -32,7 +33,7 @@ static void detach(struct worker *w, struct connection *c) {
 	if (c->carrier == GF_OFI) {
 		gf_ofi_unregister(&c->memory);
 		if (c->arena != NULL) munmap(c->arena, gf_layout_bytes(&c->view.layout));
-		gf_ofi_forget(w->ofi, c->peer);
+		if (c->peer != NO_PEER) gf_ofi_forget(w->ofi, c->peer);
 	}
 	gf_view_unmap(&c->view);
 	if (c->worker_wake >= 0) close(c->worker_wake);
@@ -64,6 +65,20 @@ int worker_open_fabric(struct worker *w, char *why, size_t why_bytes) {
 	return w->ofi != NULL ? 0 : gf_ofi_open(&w->ofi, &o, why, why_bytes);
 }
 
+/* like_own says whether a client's address has the form of the endpoint's own: libfabric takes it at its word. */
+static int like_own(struct gf_ofi *ofi, const struct gf_command *in, char *why, size_t n) {
+	uint8_t own[GF_ADDRESS_BYTES];
+	uint16_t family, theirs;
+	uint32_t bytes;
+
+	if (gf_ofi_name(ofi, own, &bytes, why, n) != 0) return 0;
+	memcpy(&family, own, sizeof family);
+	memcpy(&theirs, in->address, sizeof theirs);
+	if (in->address_bytes == bytes && (theirs == family || (family != AF_INET && family != AF_INET6))) return 1;
+	snprintf(why, n, "the client's fabric address has another form than the executor's");
+	return 0;
+}
+
 static int attach_ofi(struct worker *w, struct connection *c, const struct gf_layout *l, const struct gf_command *in, char *why, size_t n) {
 	int rc, fd = -1;
 
@@ -76,6 +91,7 @@ static int attach_ofi(struct worker *w, struct connection *c, const struct gf_la
 		return -1;
 	}
 	if (gf_ofi_register(w->ofi, &c->memory, c->arena, gf_layout_bytes(l), why, n) != 0) return -1;
+	if (!like_own(w->ofi, in, why, n)) return -1;
 	if (gf_ofi_peer(w->ofi, in->address, &c->peer) != 0) {
 		snprintf(why, n, "libfabric does not take the client's address");
 		return -1;
@@ -97,7 +113,7 @@ static void attach(struct worker *w, const struct gf_command *in, int fds[RING_F
 	} else {
 		c = &w->connections[in->connection];
 		detach(w, c);
-		*c = (struct connection){.used = 1, .id = in->connection, .carrier = in->carrier, .worker_wake = fds[1], .client_wake = fds[2], .spin_ns = in->spin_ns};
+		*c = (struct connection){.used = 1, .id = in->connection, .carrier = in->carrier, .worker_wake = fds[1], .client_wake = fds[2], .spin_ns = in->spin_ns, .peer = NO_PEER};
 		fds[1] = fds[2] = -1;
 		int again[RING_FDS] = {fds[0], c->worker_wake, c->client_wake};
 		if (in->carrier == GF_RING) {
@@ -126,7 +142,8 @@ static int receive(struct worker *w, struct gf_command *in, int fds[RING_FDS]) {
 	ssize_t n = recvmsg(w->command, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
-	if (n != (ssize_t)sizeof *in) _exit(1);
+	/* A function that has used up the descriptors leaves none for a client: another worker has its own. */
+	if (n != (ssize_t)sizeof *in || (m.msg_flags & MSG_CTRUNC) != 0) _exit(1);
 	for (int i = 0; i < RING_FDS; i++) fds[i] = -1;
 	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
 	if (h != NULL && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len <= CMSG_LEN(sizeof(int) * RING_FDS))
