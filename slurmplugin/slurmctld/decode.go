@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/gleaner-hpc/gleaner/slurmplugin/hostlist"
 )
@@ -92,6 +93,8 @@ type restJob struct {
 	End       looseNumber   `json:"end_time"`
 	TimeLimit looseNumber   `json:"time_limit"`
 	Nodes     string        `json:"nodes"`
+	Scheduled string        `json:"scheduled_nodes"`
+	Shared    looseStrings  `json:"shared"` // "none": others may not
 	GRES      []string      `json:"gres_detail"`
 	Resources restResources `json:"job_resources"`
 }
@@ -120,6 +123,10 @@ func decodeJobs(body []byte, layouts map[string]layout) ([]Job, error) {
 		job := Job{
 			ID: uint32(in.ID.value), State: state, UID: uint32(in.UID.value), User: in.User,
 			Account: in.Account, Partition: in.Partition, Start: in.Start.time(),
+			Exclusive: slices.Contains(in.Shared, "none"),
+		}
+		if state == "pending" {
+			job.Expected, _ = hostlist.Expand(in.Scheduled) // a hint, on which nothing depends
 		}
 		if in.TimeLimit.known {
 			job.End = in.End.time()

@@ -160,7 +160,9 @@ func TestNewerAnswers(t *testing.T) {
 		"job_resources":{"select_type":["CORES"],"nodes":{"count":1,"list":"n1","allocation":[{"index":0,"name":"n1",
 		"cpus":{"count":2,"used":0},"memory":{"used":0,"allocated":100},"sockets":[{"index":1,"cores":[
 		{"index":0,"status":["ALLOCATED"]},{"index":1,"status":["ALLOCATED","IN_USE"]},{"index":2,"status":["UNALLOCATED"]}]}]}]}}},
-		{"job_id":8,"job_state":["CANCELLED"],"user_id":1000}],"errors":[]}`
+		{"job_id":8,"job_state":["CANCELLED"],"user_id":1000},
+		{"job_id":9,"job_state":["PENDING"],"user_id":1000,"partition":"main","shared":["none"],"scheduled_nodes":"n[1-2]","nodes":"",
+		"start_time":{"set":true,"infinite":false,"number":1795411700}}],"errors":[]}`
 	v, err := decodeView([]byte(nodes), []byte(jobs))
 	if err != nil {
 		t.Fatal(err)
@@ -171,10 +173,18 @@ func TestNewerAnswers(t *testing.T) {
 			AllocatedGPUs: 1, CPULoadHundreds: 7}},
 		Jobs: []Job{{ID: 7, State: "running", UID: 1000, User: "ann", Account: "lab", Partition: "main",
 			Start: time.Unix(1795411000, 0).UTC(), End: time.Unix(1795411600, 0).UTC(),
-			Nodes: []Share{{Node: "n1", Cores: "4-5", CoreCount: 2, MiB: 100, GPUs: 1}}}},
+			Nodes: []Share{{Node: "n1", Cores: "4-5", CoreCount: 2, MiB: 100, GPUs: 1}}},
+			{ID: 9, State: "pending", UID: 1000, Partition: "main", Start: time.Unix(1795411700, 0).UTC(), Expected: []string{"n1", "n2"}, Exclusive: true}},
 	}
 	if diff := cmp.Diff(want, v); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestExpectedNodes(t *testing.T) {
+	jobs, err := parseQueue("9|PENDING|1000|ann|lab|main|2026-11-23T06:15:54|2026-11-23T06:20:54||n[1-2]|NO\n10|PENDING|1000|ann|lab|main|N/A|N/A||n[|OK\n")
+	if err != nil || len(jobs) != 2 || !slices.Equal(jobs[0].Expected, []string{"n1", "n2"}) || !jobs[0].Exclusive || jobs[1].Expected != nil || jobs[1].Exclusive {
+		t.Errorf("%+v, %v", jobs, err)
 	}
 }
 
@@ -293,7 +303,7 @@ func FuzzText(f *testing.F) {
 	}
 	f.Add(firstLine("nodes.txt"), firstLine("queue.txt"), firstLine("jobs.txt"))
 	f.Add("NodeName=n1 State=MIXED+DRAIN CPUTot=8 CPUAlloc=1 Sockets=2 CoresPerSocket=2 ThreadsPerCore=2 Boards=1 Reason=a b [root@now]",
-		"7|RUNNING|1000|ann|lab|main|2026-11-23T05:15:56|NONE|n[1-2]",
+		"7|RUNNING|1000|ann|lab|main|2026-11-23T05:15:56|NONE|n[1-2]||OK",
 		"JobId=7 JobName=x JOB_GRES=gpu:1   Nodes=n[1-2] CPU_IDs=0-3 Mem=10 GRES=gpu:1(IDX:0) MinCPUsNode=1")
 	f.Fuzz(func(t *testing.T, nodes, queue, jobs string) {
 		v := &View{}

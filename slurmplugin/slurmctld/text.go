@@ -93,8 +93,9 @@ func cutReason(line string) (rest, reason string) {
 	return rest, strings.TrimSpace(reason)
 }
 
-// squeueFormat holds only fields that Slurm itself writes: id, state, uid, user, account, partition, start, end, nodes.
-const squeueFormat = "%A|%T|%U|%u|%a|%P|%S|%e|%N"
+// squeueFormat holds only fields that Slurm itself writes: id, state, uid, user, account, partition, start, end, nodes, nodes where it
+// is expected to start, whether others may share its nodes.
+const squeueFormat = "%A|%T|%U|%u|%a|%P|%S|%e|%N|%Y|%h"
 
 func parseQueue(text string) ([]Job, error) {
 	var jobs []Job
@@ -105,7 +106,7 @@ func parseQueue(text string) ([]Job, error) {
 			continue
 		}
 		f := strings.Split(line, "|")
-		if len(f) != 9 {
+		if len(f) != 11 {
 			return nil, fmt.Errorf("%w: squeue line %q has %d fields", ErrText, line, len(f))
 		}
 		id, err := strconv.ParseUint(f[0], 10, 32)
@@ -121,14 +122,14 @@ func parseQueue(text string) ([]Job, error) {
 			continue
 		}
 		seen[uint32(id)] = true
-		job := Job{ID: uint32(id), State: state, UID: uint32(uid), User: f[3], Account: known(f[4]), Partition: known(f[5])}
+		job := Job{ID: uint32(id), State: state, UID: uint32(uid), User: f[3], Account: known(f[4]), Partition: known(f[5]), Exclusive: f[10] == "NO"}
 		if job.Start, job.End, err = times(f[6], f[7]); err != nil {
 			return nil, fmt.Errorf("job %d: %w", id, err)
 		}
-		if state != "pending" {
-			if job.Nodes, err = emptyShares(known(f[8])); err != nil {
-				return nil, fmt.Errorf("%w: job %d: %w", ErrText, id, err)
-			}
+		if state == "pending" {
+			job.Expected, _ = hostlist.Expand(known(f[9])) // a hint, on which nothing depends
+		} else if job.Nodes, err = emptyShares(known(f[8])); err != nil {
+			return nil, fmt.Errorf("%w: job %d: %w", ErrText, id, err)
 		}
 		jobs = append(jobs, job)
 	}

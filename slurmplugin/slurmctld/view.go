@@ -45,6 +45,8 @@ type Job struct {
 	Start     time.Time // actual, or expected when pending; zero when unknown
 	End       time.Time // by its time limit
 	Nodes     []Share   // of a job that holds resources
+	Expected  []string  // nodes on which a pending job is expected to start; nil when slurmctld has not planned it
+	Exclusive bool      // it asked for whole nodes
 }
 
 // Share is what a job holds on one node.
