@@ -199,6 +199,7 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadline time.Time) {
 	var links []revocable
 	var ids, boxes []string
+	told := make(chan struct{}) // closed when the links have been told
 	for _, id := range wanted {
 		e, p := l.executors[id], l.parked[id]
 		if e != nil && e.starting || p != nil && p.starting {
@@ -214,6 +215,7 @@ func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadlin
 			box = e.box
 			if e.link != nil {
 				links = append(links, e.link)
+				e.told = told
 			}
 		}
 		boxes = append(boxes, box)
@@ -222,7 +224,10 @@ func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadlin
 		return
 	}
 	l.act(func(ctx context.Context) func(time.Time) {
-		revoke(links, reason, max(0, grace))
+		l.actions.Go(func() { // beside the kill, for which a job may wait
+			defer close(told)
+			revoke(links, reason, max(0, grace))
+		})
 		if grace > 0 {
 			select {
 			case <-ctx.Done():

@@ -3,30 +3,20 @@ package agent
 import (
 	"context"
 	"fmt"
-	"path"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/gleaner-hpc/gleaner/agent/execsock"
 	"github.com/gleaner-hpc/gleaner/agent/ledger"
 	"github.com/gleaner-hpc/gleaner/api"
-	apiexec "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 // nobody runs the functions of leases that belong to root.
 const nobody = 65534
-
-// maxRefusals is the most that one frame of an executor counts.
-const maxRefusals = 1 << 20
-
-// selfDir is where a sandbox sees its own folder.
-const selfDir = "/run/gleaner/self"
 
 // executor is one sandbox, from Start until its end has been recorded.
 //
@@ -42,6 +32,7 @@ type executor struct {
 	parked   bool // its sandbox was
 	running  time.Time
 	link     *execsock.Link
+	told     <-chan struct{} // closed when the link has been told why; nil: nothing is being said
 	ready    *api.ExecutorReady
 
 	reason  api.EndReason // why it ends; 0 while it lives
@@ -322,120 +313,11 @@ func (l *loop) finish(e *executor, now time.Time) {
 		ended.Started = timestamppb.New(e.exit.Started)
 	}
 	delete(l.executors, e.id)
-	if e.link != nil {
-		e.link.Close()
-	}
+	e.hangUp(&l.actions)
 	l.log.Info("executor ended", "executor", e.id, "lease", e.start.GetLeaseId(), "reason", e.reason, "detail", e.detail)
 	l.metrics.ended(e)
 	l.record(&api.AgentMessage{Message: &api.AgentMessage_Ended{Ended: ended}})
 	l.changed(now)
-}
-
-// linked handles what an executor says.
-func (l *loop) linked(ev execsock.Event, now time.Time) {
-	if p := l.parked[ev.Link.ID]; p != nil {
-		l.parkedSays(p, ev, now)
-		return
-	}
-	e := l.inBox(ev.Link.ID)
-	if e == nil || ev.Link.UID != runAs(e.start.GetUid()) {
-		if !ev.Closed {
-			l.log.Warn("connection of an executor that is not known here", "executor", ev.Link.ID, "uid", ev.Link.UID)
-			ev.Link.Close()
-		}
-		return
-	}
-	switch f := ev.Frame; {
-	case ev.Closed:
-		if e.link == ev.Link {
-			e.link = nil
-		}
-	case f.Hello != nil && f.Hello.ID == e.box:
-		e.link = ev.Link
-		l.assign(e)
-	case f.Refused != nil && e.link == ev.Link:
-		l.refused(e, f.Refused)
-	case f.Ready != nil && e.link == ev.Link:
-		l.becameReady(e, f.Ready, now)
-	case f.Failed != nil && e.link == ev.Link:
-		l.stop(e, api.EndReason_EXECUTOR_FAILED, "executor cannot serve: "+clip(f.Failed.Error), now)
-	default:
-		ev.Link.Close()
-	}
-}
-
-// refused counts what an executor says of bad tokens, and logs each reason once for each executor. Its word is that of a process of
-// the lease's user.
-func (l *loop) refused(e *executor, r *apiexec.Refused) {
-	for i, reason := range apiexec.TokenReasons {
-		n := r.Tokens[reason]
-		if n == 0 {
-			continue
-		}
-		l.metrics.refused.WithLabelValues(reason).Add(float64(min(n, maxRefusals)))
-		if e.complained&(1<<i) == 0 {
-			e.complained |= 1 << i
-			l.log.Warn("tokens refused", "executor", e.id, "lease", e.start.GetLeaseId(), "reason", reason, "count", n)
-		}
-	}
-}
-
-func clip(s string) string { return s[:min(len(s), 1024)] }
-
-// assign gives an executor its lease, once the broker's key is known.
-func (l *loop) assign(e *executor) {
-	if e.link == nil || l.publicKey == nil || e.reason != 0 {
-		return
-	}
-	s := e.start
-	err := e.link.Send(apiexec.FromAgent{Assign: &apiexec.Assign{
-		Executor: e.id, Lease: s.GetLeaseId(), Epoch: s.GetEpoch(), Job: s.GetJobId(), PublicKey: l.publicKey,
-		Symbol: s.GetFunction().GetSymbol(), Digest: s.GetFunction().GetDigest(), CodeBytes: s.GetFunction().GetSizeBytes(),
-		BufferBytes: s.GetBufferBytes(), Cores: int(s.GetCores()),
-		ListenHost: l.cfg.ListenHost, Provider: l.cfg.Provider, OrphanTimeout: l.cfg.OrphanTimeout,
-	}})
-	if err != nil {
-		l.log.Warn("executor does not take its lease", "executor", e.id, "error", err)
-	}
-}
-
-func (l *loop) becameReady(e *executor, r *apiexec.Ready, now time.Time) {
-	if e.reason != 0 {
-		return
-	}
-	startup := durationpb.New(now.Sub(e.asked))
-	if e.ready != nil {
-		if e.ready.GetAddress() == r.Address {
-			return
-		}
-		startup = e.ready.GetStartup()
-	} else {
-		l.metrics.startup(now.Sub(e.asked), e.parked)
-	}
-	e.ready = &api.ExecutorReady{Id: e.id, Address: clip(r.Address), Local: l.hostPath(e.box, r.Local), Startup: startup}
-	l.send(&api.AgentMessage{Message: &api.AgentMessage_Ready{Ready: e.ready}})
-	l.changed(now)
-}
-
-// hostPath turns a socket's path as the sandbox sees it into the host's; "" when it lies anywhere but in the sandbox's own folder.
-func (l *loop) hostPath(id, inside string) string {
-	rest, ok := strings.CutPrefix(path.Clean("/"+inside), selfDir+"/")
-	if !ok {
-		return ""
-	}
-	return filepath.Join(l.cfg.RunDir, "executors", id, rest)
-}
-
-// revocable is a link to an executor.
-type revocable interface {
-	Send(apiexec.FromAgent) error
-}
-
-// revoke tells executors that their lease is over. One that does not listen is killed without knowing why.
-func revoke(links []revocable, reason string, grace time.Duration) {
-	for _, link := range links {
-		_ = link.Send(apiexec.FromAgent{Revoke: &apiexec.Revoke{Reason: reason, Grace: grace}})
-	}
 }
 
 // sample reads the figures of running executors.

@@ -94,15 +94,28 @@ func (b *box) strike() {
 	}
 }
 
-// end kills the box, again and again until it is dead; one that is just starting as soon as it has started.
+// end kills the box, again and again until it is dead; one that is just starting as soon as it has started. The first strike is
+// enough for most: what else can be done costs CPUs that the dying need, and comes when they are not dead soon, or are large.
 func (b *box) end(ctx context.Context) bool {
 	b.strike()
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
+	pause, small := 5*time.Millisecond, false
+	select {
+	case <-b.ready:
+		b.group.wake()
+		if charged, _ := b.group.memory(); charged < largeSandbox {
+			pause, small = strikeAlone, true
+		}
+	default:
+	}
+	for ; ; pause = min(max(2*pause, 5*time.Millisecond), 50*time.Millisecond) {
 		select {
 		case <-b.ready:
-			b.group.kill()
+			if !small {
+				b.group.kill()
+			}
 		default:
 		}
+		small = false
 		select {
 		case <-b.dead:
 			return true
@@ -112,6 +125,11 @@ func (b *box) end(ctx context.Context) bool {
 		}
 	}
 }
+
+const (
+	strikeAlone  = 3 * time.Millisecond // for the first strike, before the rest is tried too
+	largeSandbox = 64 << 20             // bytes from which on several sides free its memory
+)
 
 // adopt takes over the sandboxes of an earlier Manager that still run, and removes all that is left of others.
 func (m *Manager) adopt() error {

@@ -46,16 +46,27 @@ func readUint(dir, file string) (uint64, error) {
 
 // readKey reads one value of a file of lines "key value". A key that is not there is 0.
 func readKey(dir, file, key string) (uint64, error) {
+	value, _, err := readKeys(dir, file, key, "")
+	return value, err
+}
+
+// readKeys reads two values with one look.
+func readKeys(dir, file, key, other string) (first, second uint64, err error) {
 	text, err := os.ReadFile(filepath.Join(dir, file))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	for line := range bytes.Lines(text) {
-		if name, value, ok := bytes.Cut(bytes.TrimSpace(line), []byte(" ")); ok && string(name) == key {
-			return strconv.ParseUint(string(value), 10, 64)
+		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
+		n, _ := strconv.ParseUint(string(value), 10, 64)
+		switch string(name) {
+		case key:
+			first = n
+		case other:
+			second = n
 		}
 	}
-	return 0, nil
+	return first, second, nil
 }
 
 func (g group) cpuNanos() uint64 {
@@ -88,13 +99,23 @@ func (g group) uncharged() bool {
 	if err != nil || usage <= freeEnough {
 		return true // a cgroup that cannot be read is gone
 	}
-	own, _ := readKey(dir, "memory.stat", pick("rss", "anon"))
-	shared, _ := readKey(dir, "memory.stat", "shmem")
+	own, shared, _ := readKeys(dir, "memory.stat", pick("rss", "anon"), "shmem")
 	return own+shared <= freeEnough
 }
 
 func (g group) pids() []int {
-	pids, _ := cgroups.GetAllPids(g.dir("devices"))
+	return readPids(g.dir("devices"))
+}
+
+// readPids lists the processes of one cgroup; a sandbox has no cgroup below its own.
+func readPids(dir string) []int {
+	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	var pids []int
+	for word := range bytes.FieldsSeq(text) {
+		if pid, err := strconv.Atoi(string(word)); err == nil {
+			pids = append(pids, pid)
+		}
+	}
 	return pids
 }
 
@@ -109,29 +130,28 @@ func (g group) kill() {
 	}
 	g.hurry()
 	for _, pid := range pids {
-		if resident(pid) >= 64<<20 {
+		if resident(pid) >= largeSandbox {
 			go release(pid)
 		}
 	}
 }
 
-// hurry lets a dying sandbox run: thawed, without quota, with the weight of everybody else. Otherwise a tenth of a CPU would
-// free its memory ten times as slowly.
+// hurry lets a dying sandbox run: awake and without quota. Otherwise a tenth of a CPU would free its memory ten times as slowly.
 func (g group) hurry() {
-	set := func(controller, file, value string) {
-		if dir := g.dir(controller); dir != "" {
-			_ = os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
-		}
+	g.wake()
+	g.set("cpu", pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))
+}
+
+// wake thaws a sandbox and gives it the weight of everybody else.
+func (g group) wake() {
+	g.set("freezer", pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
+	g.set("cpu", pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
+}
+
+func (g group) set(controller, file, value string) {
+	if dir := g.dir(controller); dir != "" {
+		_ = os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
 	}
-	if cgroups.IsCgroup2UnifiedMode() {
-		set("", "cgroup.freeze", "0")
-		set("", "cpu.max", "max")
-		set("", "cpu.weight", "100")
-		return
-	}
-	set("freezer", "freezer.state", "THAWED")
-	set("cpu", "cpu.cfs_quota_us", "-1")
-	set("cpu", "cpu.shares", "1024")
 }
 
 // resident is how many bytes of memory a process maps, 0 when it has none any more.
