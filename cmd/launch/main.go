@@ -72,6 +72,7 @@ func parse(args []string, log *slog.Logger) (options, error) {
 		o.cfg.Command = strings.Fields(s)
 		return nil
 	})
+	f.BoolVar(&o.cfg.Fair, "fair", false, "let functions compete for cores like everybody else, as where nodes of a test share one machine; otherwise they get what nobody wants")
 	f.DurationVar(&o.orphans, "orphan-timeout", 2*time.Minute, "end all sandboxes when no agent has been connected for this long; as evict.orphan_timeout in agent.toml; 0: never")
 	f.BoolVar(&o.cleanup, "cleanup", false, "end all sandboxes of the node, remove every trace of them, and exit")
 	if err := f.Parse(args); err != nil {

@@ -196,7 +196,7 @@ func startReal(t *testing.T) *real {
 		t.Fatal(err)
 	}
 	r := &real{socket: filepath.Join(dir, "launch.sock"), args: []string{
-		"--socket", filepath.Join(dir, "launch.sock"), "--run-dir", filepath.Join(dir, "run"), "--libexec", "/usr/bin", "--command", "/usr/bin/sleep 1000",
+		"--socket", filepath.Join(dir, "launch.sock"), "--run-dir", filepath.Join(dir, "run"), "--libexec", "/usr/bin", "--command", "/usr/bin/sleep 1000", "--fair",
 		"--cgroup-parent", "gleaner-test", "--node", fmt.Sprintf("l%d-%s", os.Getpid(), filepath.Base(dir)), "--agent-uid", fmt.Sprint(os.Getuid()),
 	}}
 	r.start(t)

@@ -146,6 +146,7 @@ func (m *Manager) launch(b *box) error {
 	if err != nil {
 		return err
 	}
+	m.weigh(last)
 	if b.pid, err = b.child.Pid(); err != nil {
 		return err
 	}

@@ -56,6 +56,7 @@ func (m *Manager) kill() (over func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.kills == 0 {
+		m.weigh(among)
 		m.calmed = make(chan struct{})
 	}
 	m.kills++
@@ -63,6 +64,7 @@ func (m *Manager) kill() (over func()) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if m.kills--; m.kills == 0 {
+			m.weigh(last)
 			close(m.calmed)
 		}
 	}

@@ -62,7 +62,8 @@ func (m *Manager) container(s launcher.Spec, self, names string) (*configs.Confi
 		},
 		ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		Rlimits: []configs.Rlimit{
-			{Type: unix.RLIMIT_CORE},
+			// One byte: too little for a file, and unlike nothing it also keeps the kernel from piping the memory to a program of the host's.
+			{Type: unix.RLIMIT_CORE, Soft: 1, Hard: 1},
 			atMost(unix.RLIMIT_NOFILE, 1<<16),
 			// Pinned memory of the fabric counts towards the memory limit like any other.
 			atMost(unix.RLIMIT_MEMLOCK, unix.RLIM_INFINITY),

@@ -154,6 +154,29 @@ func (g group) set(controller, file, value string) {
 	}
 }
 
+// Weights count among neighbours only, so that what a sandbox has of its own says nothing against a job: the cgroups above it come last
+// wherever the kernel lets a group do so. While a kill is under way they come among the others: the dying have work to do. An idle group
+// takes no weight, hence the orders.
+var (
+	last  = [][2]string{{"cpu.shares", "2"}, {"cpu.weight", "1"}, {"cpu.idle", "1"}, {"io.weight", "1"}, {"io.bfq.weight", "1"}, {"blkio.bfq.weight", "1"}}
+	among = [][2]string{{"cpu.idle", "0"}, {"cpu.shares", "1024"}, {"cpu.weight", "100"}}
+)
+
+// weigh writes to the node's cgroup and the one above it.
+func (m *Manager) weigh(files [][2]string) {
+	if m.cfg.Fair {
+		return
+	}
+	for _, root := range hierarchies() {
+		parent := filepath.Join(root, m.cfg.CgroupParent)
+		for _, dir := range []string{parent, filepath.Join(parent, m.cfg.Node)} {
+			for _, f := range files {
+				_ = os.WriteFile(filepath.Join(dir, f[0]), []byte(f[1]), 0)
+			}
+		}
+	}
+}
+
 // resident is how many bytes of memory a process maps, 0 when it has none any more.
 func resident(pid int) uint64 {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))

@@ -62,6 +62,7 @@ type Config struct {
 	Devices      []string     // device files that a Spec may name: paths or patterns of filepath.Match below /dev
 	AgentUID     int          // who makes the socket that sandboxes see at /run/gleaner/agent
 	AgentGID     int          // its group, which alone may enter the folder above
+	Fair         bool         // sandboxes compete for cores like everybody else; otherwise they get what nobody wants
 	SetupID      uint32       // host uid and gid that is root in the sandboxes during setup; owned by nobody; 0 means 2147483646
 	Log          *slog.Logger // nil means silence
 }

@@ -31,7 +31,7 @@ func TestInside(t *testing.T) {
 		"status CapInh": "0000000000000000", "status CapPrm": "0000000000000000", "status CapEff": "0000000000000000",
 		"status CapBnd": "0000000000000000", "status CapAmb": "0000000000000000", "status NoNewPrivs": "1", "status Seccomp": "2",
 		"status Uid": "61234 61234 61234 61234", "status Gid": "61235 61235 61235 61235", "status Groups": "61236",
-		"status Pid": "1", "processes": "1", "hostname": "look-1", "oom_score_adj": "500", "core": "0", "cpus": "1",
+		"status Pid": "1", "processes": "1", "hostname": "look-1", "oom_score_adj": "500", "core": "1", "cpus": "1",
 		"/dev": "core fd full null ptmx random shm stderr stdin stdout urandom zero|fd full null ptmx random shm stderr stdin stdout urandom zero", "/run": "gleaner",
 		"write /x": "EROFS", "write /etc/x": "EROFS", "write /usr/x": "EROFS", "write /gleaner/x": "EROFS", "write /run/gleaner/agent/x": "EROFS",
 		"write /run/gleaner/self/x": "ok", "write /tmp/x": "ok", "write /dev/shm/x": "ok", "write /dev/x": "EROFS", "write /dev/null": "ok",
@@ -60,6 +60,7 @@ func TestInside(t *testing.T) {
 // TestLimits reads the limits where the kernel keeps them.
 func TestLimits(t *testing.T) {
 	cfg := testConfig(t, "sleep")
+	cfg.Fair = false
 	m := newManager(t, cfg)
 	s := spec("limits-1")
 	s.CPUs, s.MilliCPUs = cpuset(0), 250
@@ -85,6 +86,9 @@ func TestLimits(t *testing.T) {
 			t.Errorf("%s: %q, %v, want %s", file, text, err, f.want)
 		}
 	}
+	comesLast(t, m)
+	m.kill()()
+	comesLast(t, m) // again after a kill
 	info, err := os.Stat(filepath.Join(cfg.RunDir, "executors", "limits-1"))
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("executor's folder: %v, %v", info.Mode(), err)
@@ -95,6 +99,29 @@ func TestLimits(t *testing.T) {
 	for part := range strings.FieldsSeq(hostStatus(t, pid, "Uid")) {
 		if part != fmt.Sprint(testUID) {
 			t.Errorf("on the host the executor is uid %s", part)
+		}
+	}
+}
+
+// comesLast reads what the cgroups above the sandboxes weigh against everybody else's.
+func comesLast(t *testing.T, m *Manager) {
+	t.Helper()
+	for _, dir := range []string{m.cfg.CgroupParent, filepath.Join(m.cfg.CgroupParent, m.cfg.Node)} {
+		for _, f := range []struct{ v1, v2, want string }{
+			{"cpu/%s/cpu.shares", "", "2"}, {"cpu/%s/cpu.idle", "%s/cpu.idle", "1"}, {"blkio/%s/blkio.bfq.weight", "%s/io.weight", "1"},
+		} {
+			form := pick(f.v1, f.v2)
+			if form == "" {
+				continue
+			}
+			file := filepath.Join(cgroupRoot, fmt.Sprintf(form, dir))
+			if !exists(file) {
+				continue // this kernel has no such weight: gleaner check node says so
+			}
+			text, err := os.ReadFile(file)
+			if got := strings.TrimPrefix(strings.TrimSpace(string(text)), "default "); err != nil || got != f.want && !(got == "3" && f.want == "2") {
+				t.Errorf("%s: %q, %v, want %s", file, text, err, f.want)
+			}
 		}
 	}
 }

@@ -51,12 +51,13 @@ func (c *Cluster) ownDaemons() []daemon {
 		role: "brokerd", path: c.passable(c.lib("bin", "gleaner-brokerd")), tcp: c.Broker(), ours: true, cred: brokerUser(),
 		args: []string{"--config", c.etc("broker.toml")},
 	}}
+	fair := fmt.Sprintf("--fair=%t", c.Mode == Virtual) // the machine has fewer cores than the nodes claim
 	for _, node := range c.NodeNames() {
 		list = append(list, daemon{
 			role: "launch/" + node, path: c.lib("libexec", "gleaner", "launch"), socket: c.LaunchSocket(node), ours: true,
 			args: []string{
 				"--socket", c.LaunchSocket(node), "--run-dir", c.RunDir(node), "--libexec", c.lib("libexec", "gleaner"),
-				"--cgroup-parent", c.CgroupParent(), "--node", node, "--agent-uid", strconv.Itoa(int(agentUser().Uid)),
+				"--cgroup-parent", c.CgroupParent(), "--node", node, fair, "--agent-uid", strconv.Itoa(int(agentUser().Uid)),
 			},
 		}, daemon{
 			role: "agentd/" + node, path: c.passable(c.lib("bin", "gleaner-agentd")), socket: c.AgentSocket(node), ours: true, cred: agentUser(),
