@@ -46,6 +46,8 @@ type executor struct {
 	complained  uint   // of refused tokens: bits by reason
 	cpu         uint64 // latest figures
 	peak        uint64
+	spin        time.Duration // polled without serving, as the executor says
+	spun        bool          // more than the broker knows
 }
 
 // end notes why an executor ends; the first reason counts.
@@ -305,6 +307,7 @@ func (l *loop) gone(e *executor, now time.Time) {
 func (l *loop) finish(e *executor, now time.Time) {
 	ended := &api.ExecutorEnded{
 		Id: e.id, Reason: e.reason, Detail: e.detail, CpuNanoseconds: e.cpu, PeakMemoryBytes: e.peak, Ended: timestamppb.New(e.goneAt),
+		SpinNanoseconds: uint64(e.spin),
 	}
 	if !e.running.IsZero() {
 		ended.Started = timestamppb.New(e.running)
@@ -327,6 +330,7 @@ func (l *loop) sample(now time.Time) {
 		return
 	}
 	l.nextSample = now.Add(sampleEvery)
+	l.sendUsage()
 	if l.up {
 		l.compare()
 	}

@@ -59,6 +59,8 @@ func (l *loop) linked(ev execsock.Event, now time.Time) {
 		l.assign(e)
 	case f.Refused != nil && e.link == ev.Link:
 		l.refused(e, f.Refused)
+	case f.Usage != nil && e.link == ev.Link:
+		l.used(e, f.Usage, now)
 	case f.Ready != nil && e.link == ev.Link:
 		l.becameReady(e, f.Ready, now)
 	case f.Failed != nil && e.link == ev.Link:

@@ -176,7 +176,8 @@ func (s *state) receive(now time.Time, n *node, m *api.AgentMessage) {
 			s.dirty = true
 			return nil
 		})
-	case *api.AgentMessage_Usage: // nothing is decided from it yet
+	case *api.AgentMessage_Usage:
+		s.usage(n, v.Usage)
 	}
 }
 
@@ -203,6 +204,7 @@ func (s *state) ready(now time.Time, n *node, r *api.ExecutorReady) {
 // ended takes the end of an executor and returns its record for the report; nil when it never ran.
 func (s *state) ended(now time.Time, n *node, e *api.ExecutorEnded) any {
 	record := s.executorRecord(n, e)
+	s.spun(e.Id, time.Duration(e.SpinNanoseconds))
 	s.gone(now, n, e.Id, e.Reason, e.Detail)
 	delete(n.booked, e.Id)
 	s.dirty = true

@@ -20,8 +20,11 @@ func (b *Broker) Explain(ctx context.Context, q *api.ExplainRequest) (*api.Expla
 		return b.explainDenied(ctx)
 	}
 	var answer *api.Explanation
-	err := b.withLease(ctx, q.LeaseId, func(_ *state, _ time.Time, l *lease.Lease) error {
+	err := b.withLease(ctx, q.LeaseId, func(s *state, _ time.Time, l *lease.Lease) error {
 		summary, advice := summarize(l)
+		if spin := s.spinOf(l); spin > 0 {
+			summary += fmt.Sprintf(" Its executors polled for calls, without serving, for %s (--spin).", spin.Round(time.Millisecond))
+		}
 		answer = &api.Explanation{Summary: summary, Advice: advice}
 		return nil
 	})

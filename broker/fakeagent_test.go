@@ -34,6 +34,7 @@ type fakeAgent struct {
 	refuse  bool
 	hold    bool // starts are taken but not made ready
 	unacked []*api.AgentMessage
+	polled  map[string]uint64 // by executor, said when it ends
 }
 
 func (w *world) agent(name string, cores int) *fakeAgent {
@@ -163,7 +164,9 @@ func (a *fakeAgent) handle(m *api.BrokerMessage) {
 
 func (a *fakeAgent) end(id string, reason api.EndReason, detail string) {
 	delete(a.running, id)
-	a.recordLocked(ended(id, reason, detail, true))
+	m := ended(id, reason, detail, true)
+	m.GetEnded().SpinNanoseconds = a.polled[id]
+	a.recordLocked(m)
 	a.sendState()
 }
 

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/broker/lease"
@@ -198,6 +199,7 @@ func (b *Broker) List(ctx context.Context, q *api.ListRequest) (*api.ListRespons
 				continue
 			}
 			m := wireLease(l)
+			m.Spin = durationpb.New(s.spinOf(l))
 			for _, x := range readyExecutors(l) {
 				m.Executors = append(m.Executors, wireExecutor(l, x))
 			}

@@ -44,7 +44,8 @@ type node struct {
 type booking struct {
 	each    policies.Resources
 	startup time.Duration
-	missing time.Time // since when the agent is known not to have it
+	spin    time.Duration // polled so far
+	missing time.Time     // since when the agent is known not to have it
 	stopped time.Time
 }
 

@@ -123,6 +123,7 @@ func (s *state) executorRecord(n *node, e *api.ExecutorEnded) *report.Executor {
 	}
 	r := &report.Executor{
 		ID: e.Id, Node: n.name, Start: e.Started.AsTime(), End: e.Ended.AsTime(), CPUTime: time.Duration(e.CpuNanoseconds),
+		SpinTime:  time.Duration(e.SpinNanoseconds),
 		PeakBytes: e.PeakMemoryBytes, Reason: reasonName(e.Reason), Detail: e.Detail,
 	}
 	if n.slurm != nil && len(n.slurm.Partitions) > 0 {

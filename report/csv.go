@@ -115,6 +115,7 @@ func (c longForm) usage(section string, rows []UsageRow) {
 		c.number(section, u.Name+"/executors", "executors", int64(u.Executors))
 		c.number(section, u.Name+"/held", "cpu_ms", u.CPUMS)
 		c.number(section, u.Name+"/computed", "cpu_ms", u.UsedCPUMS)
+		c.number(section, u.Name+"/polled", "cpu_ms", u.PolledCPUMS)
 		c.float(section, u.Name+"/memory", "byte_hours", u.MemoryByteHours)
 		c.number(section, u.Name+"/gpu", "gpu_ms", u.GPUMS)
 		c.number(section, u.Name+"/evicted", "executors", int64(u.Evicted))

@@ -76,14 +76,15 @@ gpus, allocated_gpus, harvested_gpus FROM intervals WHERE stop > ? AND start < ?
 func loadExecutors(ctx context.Context, tx *sql.Tx, u *rollup, from, to int64) error {
 	return each(ctx, tx, func(rows *sql.Rows) error {
 		var e Executor
-		var start, stop, memory, cpu, startup int64
-		if err := rows.Scan(&e.User, &e.Account, &e.Function, &e.Cores, &memory, &e.GPUs, &start, &stop, &cpu, &e.Reason, &startup); err != nil {
+		var start, stop, memory, cpu, startup, spin int64
+		if err := rows.Scan(&e.User, &e.Account, &e.Function, &e.Cores, &memory, &e.GPUs, &start, &stop, &cpu, &e.Reason, &startup, &spin); err != nil {
 			return fmt.Errorf("read executor: %w", err)
 		}
 		e.Start, e.End, e.Memory, e.CPUTime, e.Startup = at(start), at(stop), uint64(memory), time.Duration(cpu), time.Duration(startup)
+		e.SpinTime = time.Duration(spin)
 		u.executor(e)
 		return nil
-	}, `SELECT user, account, function, cores, memory, gpus, start, stop, cpu, reason, startup FROM executors WHERE stop >= ? AND start < ?`, from, to)
+	}, `SELECT user, account, function, cores, memory, gpus, start, stop, cpu, reason, startup, spin FROM executors WHERE stop >= ? AND start < ?`, from, to)
 }
 
 func loadClaims(ctx context.Context, tx *sql.Tx, u *rollup, from, to int64) error {

@@ -50,6 +50,7 @@ type Executor struct {
 	Start     time.Time
 	End       time.Time
 	CPUTime   time.Duration // really used
+	SpinTime  time.Duration // of it, polled for calls without serving, as the executor said
 	PeakBytes uint64
 	Reason    string // released, expired, job_ended, evicted, ...
 	Detail    string

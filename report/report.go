@@ -86,8 +86,9 @@ type Distribution struct {
 type UsageRow struct {
 	Name            string  `json:"name"`
 	Executors       int     `json:"executors"`
-	CPUMS           int64   `json:"cpu_ms"`      // held: cores x lifetime
-	UsedCPUMS       int64   `json:"used_cpu_ms"` // really computed
+	CPUMS           int64   `json:"cpu_ms"`        // held: cores x lifetime
+	UsedCPUMS       int64   `json:"used_cpu_ms"`   // really computed
+	PolledCPUMS     int64   `json:"polled_cpu_ms"` // spent waiting for calls, as the executors said
 	MemoryByteHours float64 `json:"memory_byte_hours"`
 	GPUMS           int64   `json:"gpu_ms"`
 	Evicted         int     `json:"evicted"`

@@ -177,9 +177,10 @@ func (u *rollup) executor(e Executor) {
 		return
 	}
 	u.r.Executors++
-	ms, used := end-start, e.CPUTime.Milliseconds()
+	ms, used, polled := end-start, e.CPUTime.Milliseconds(), e.SpinTime.Milliseconds()
 	if whole := to - from; whole > ms {
-		used = int64(float64(used) * float64(ms) / float64(whole))
+		part := float64(ms) / float64(whole)
+		used, polled = int64(float64(used)*part), int64(float64(polled)*part)
 	}
 	endedHere := to <= u.until
 	if endedHere {
@@ -190,7 +191,7 @@ func (u *rollup) executor(e Executor) {
 		}
 	}
 	row := UsageRow{
-		Executors: 1, CPUMS: int64(e.Cores) * ms, UsedCPUMS: used,
+		Executors: 1, CPUMS: int64(e.Cores) * ms, UsedCPUMS: used, PolledCPUMS: polled,
 		MemoryByteHours: float64(e.Memory) * float64(ms) / 3_600_000, GPUMS: int64(e.GPUs) * ms,
 	}
 	if endedHere && e.Reason == "evicted" {
@@ -212,6 +213,7 @@ func addUsage(m map[string]*UsageRow, name string, o UsageRow) {
 	r.Executors += o.Executors
 	r.CPUMS += o.CPUMS
 	r.UsedCPUMS += o.UsedCPUMS
+	r.PolledCPUMS += o.PolledCPUMS
 	r.MemoryByteHours += o.MemoryByteHours
 	r.GPUMS += o.GPUMS
 	r.Evicted += o.Evicted

@@ -162,7 +162,7 @@ func TestHarm(t *testing.T) {
 
 func TestExecutorsAreCutToTheWindow(t *testing.T) {
 	u := newRollup(t0, t0.Add(time.Hour))
-	e := Executor{User: "ada", Cores: 2, Memory: 1 << 30, CPUTime: 2 * time.Hour, Reason: "released", Startup: time.Millisecond}
+	e := Executor{User: "ada", Cores: 2, Memory: 1 << 30, CPUTime: 2 * time.Hour, SpinTime: time.Hour, Reason: "released", Startup: time.Millisecond}
 	e.Start, e.End = t0.Add(-time.Hour), t0.Add(time.Hour)
 	u.executor(e)
 	e.Start, e.End = t0.Add(30*time.Minute), t0.Add(90*time.Minute) // goes on after the window
@@ -170,7 +170,7 @@ func TestExecutorsAreCutToTheWindow(t *testing.T) {
 	e.Start, e.End = t0.Add(2*time.Hour), t0.Add(3*time.Hour)
 	u.executor(e)
 	r := u.report()
-	want := []UsageRow{{Name: "ada", Executors: 2, CPUMS: 3 * 3_600_000, UsedCPUMS: 2 * 3_600_000, MemoryByteHours: 1.5 * (1 << 30)}}
+	want := []UsageRow{{Name: "ada", Executors: 2, CPUMS: 3 * 3_600_000, UsedCPUMS: 2 * 3_600_000, PolledCPUMS: 3_600_000, MemoryByteHours: 1.5 * (1 << 30)}}
 	if d := cmp.Diff(want, r.Users); d != "" {
 		t.Errorf("users (-want +got):\n%s", d)
 	}

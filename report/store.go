@@ -13,7 +13,7 @@ import (
 )
 
 // schemaVersion counts the changes of the tables; it lives in SQLite's user_version.
-const schemaVersion = 2
+const schemaVersion = 3
 
 const tables = `
 CREATE TABLE intervals (node TEXT, partition TEXT, start INT, stop INT, cpus INT, state TEXT, allocated_cpus INT, harvested_cpus INT,
@@ -38,6 +38,11 @@ CREATE UNIQUE INDEX executors_once ON executors (id, start);
 DELETE FROM claims WHERE rowid NOT IN (SELECT min(rowid) FROM claims GROUP BY node, time, job, path);
 CREATE UNIQUE INDEX claims_once ON claims (node, time, job, path);
 PRAGMA user_version = 2;`
+
+// polled is a column that came later.
+const polled = `
+ALTER TABLE executors ADD COLUMN spin INT NOT NULL DEFAULT 0;
+PRAGMA user_version = 3;`
 
 // Store keeps the records in one SQLite file. It may be used by several goroutines, and read by other processes meanwhile.
 type Store struct {
@@ -80,7 +85,7 @@ func migrate(db *sql.DB) error {
 	case version > schemaVersion:
 		return fmt.Errorf("it has schema version %d, this program knows %d: use the newer gleaner-brokerd, or move the file away", version, schemaVersion)
 	}
-	for v, change := range []string{tables, once} {
+	for v, change := range []string{tables, once, polled} {
 		if v < version {
 			continue
 		}
@@ -123,9 +128,9 @@ func (s *Store) AddExecutor(ctx context.Context, e Executor) error {
 	if err := s.insert(ctx, "executor "+e.ID, assumed, e.ID, e.Node, NodeLost); err != nil {
 		return err
 	}
-	return s.insert(ctx, "executor "+e.ID, "INSERT OR IGNORE INTO executors VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	return s.insert(ctx, "executor "+e.ID, "INSERT OR IGNORE INTO executors VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 		e.ID, int64(e.Lease), e.Node, e.Partition, e.UID, e.User, e.Account, e.Function, e.Digest, e.Cores, int64(e.Memory), e.GPUs,
-		e.Start.UnixNano(), e.End.UnixNano(), int64(e.CPUTime), int64(e.PeakBytes), e.Reason, e.Detail, int64(e.Startup))
+		e.Start.UnixNano(), e.End.UnixNano(), int64(e.CPUTime), int64(e.PeakBytes), e.Reason, e.Detail, int64(e.Startup), int64(e.SpinTime))
 }
 
 // AddClaim adds one answer to the gate or the Prolog, once.

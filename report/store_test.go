@@ -173,6 +173,9 @@ func TestStoreKeepsEachRecordOnce(t *testing.T) {
 			}
 		}
 	}
+	if _, err := s.db.Exec("ALTER TABLE executors DROP COLUMN spin"); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -107,9 +107,9 @@ func textUsage(b *strings.Builder, what string, rows []UsageRow) {
 		return
 	}
 	t := tabwriter.NewWriter(b, 0, 8, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "%s\texecutors\theld core-h\tcomputed core-h\tmemory GiB-h\tevicted\t\n", what)
+	fmt.Fprintf(t, "%s\texecutors\theld core-h\tcomputed core-h\tpolled core-h\tmemory GiB-h\tevicted\t\n", what)
 	for _, u := range rows[:min(len(rows), listed)] {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%d\t\n", u.Name, u.Executors, coreTable(u.CPUMS), coreTable(u.UsedCPUMS),
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\t%s\t%d\t\n", u.Name, u.Executors, coreTable(u.CPUMS), coreTable(u.UsedCPUMS), coreTable(u.PolledCPUMS),
 			group(u.MemoryByteHours/(1<<30), 3), u.Evicted)
 	}
 	t.Flush()

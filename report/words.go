@@ -63,7 +63,7 @@ func (r *Report) method() []string {
 			fmt.Sprintf(" (%s here).", coreTime(r.Quality.OverlapMS)),
 		"Job-start delay is what Gleaner's answers to gate and Prolog took, as the agent measured it, per job on its slowest node; connecting to the agent is not in it. " +
 			"Eviction is the same for answers that evicted something; executors that had gone when the job asked are counted, not timed. Percentiles are nearest-rank.",
-		"Users, accounts and functions count executors that have ended; those still running appear once they end. Computed is processor time, held is cores x lifetime.",
+		"Users, accounts and functions count executors that have ended; those still running appear once they end. Computed is processor time, held is cores x lifetime. Polled is what executors say that they spent on waiting for calls without sleeping (--spin).",
 		"Slurm's own jobs appear by their allocation only. " + r.gapWords(),
 	}
 }

@@ -68,7 +68,8 @@ type Lease struct {
 	Detail    string        `json:"detail,omitempty"` // why it waits, or how it ended
 	Epoch     uint64        `json:"epoch"`
 	Evictions uint32        `json:"evictions,omitempty"`
-	Last      uint64        `json:"last"` // n of the executor placed last
+	Last      uint64        `json:"last"`           // n of the executor placed last
+	Spin      time.Duration `json:"spin,omitempty"` // that executors which have ended polled without serving
 
 	Executors map[string]*Executor `json:"-"` // starting and ready ones
 	ready     int

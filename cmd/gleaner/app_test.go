@@ -106,7 +106,7 @@ func (b *broker) List(context.Context, *api.ListRequest) (*api.ListResponse, err
 		{Id: 41, State: api.LeaseState_ENDED, EndReason: api.EndReason_JOB_ENDED, Detail: "job 7 is over", Uid: 4000000001, JobId: 7, Account: "physics", Request: request,
 			Created: timestamppb.New(someDay), Ended: timestamppb.New(someDay.Add(time.Minute)), Evictions: 3},
 		{Id: 42, State: api.LeaseState_ACTIVE, Uid: 4000000001, Request: request, Created: timestamppb.New(someDay), Expires: timestamppb.New(someDay.Add(time.Minute)),
-			Executors: []*api.Executor{{Id: "42-0", Node: "n1"}, {Id: "42-1", Node: "n2"}}},
+			Executors: []*api.Executor{{Id: "42-0", Node: "n1"}, {Id: "42-1", Node: "n2"}}, Spin: durationpb.New(1500 * time.Millisecond)},
 	}}, nil
 }
 

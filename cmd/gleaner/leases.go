@@ -50,6 +50,7 @@ type leaseJSON struct {
 	GPUs        uint32         `json:"gpus_per_executor"`
 	Executors   []executorJSON `json:"executors"`
 	Evictions   uint32         `json:"evictions"`
+	Polled      float64        `json:"polled_seconds"` // by its executors, without serving
 	Created     string         `json:"created,omitempty"`
 	Expires     string         `json:"expires,omitempty"`
 	Ended       string         `json:"ended,omitempty"`
@@ -67,10 +68,10 @@ type leasesJSON struct {
 
 func leaseListing(leases []*api.Lease) listing {
 	l := listing{
-		header:  []string{"lease", "user", "job", "function", "state", "exec", "cores", "memory", "evicted", "created", "note"},
-		numeric: map[int]bool{0: true, 2: true, 5: true, 6: true, 7: true, 8: true},
+		header:  []string{"lease", "user", "job", "function", "state", "exec", "cores", "memory", "evicted", "polled", "created", "note"},
+		numeric: map[int]bool{0: true, 2: true, 5: true, 6: true, 7: true, 8: true, 9: true},
 		csvNames: []string{"lease", "uid", "job", "account", "function", "symbol", "state", "end_reason", "executors", "executors_wanted", "cores_per_executor",
-			"memory_bytes_per_executor", "gpus_per_executor", "evictions", "created", "expires", "ended", "detail"},
+			"memory_bytes_per_executor", "gpus_per_executor", "evictions", "created", "expires", "ended", "detail", "polled_seconds"},
 	}
 	document := leasesJSON{Schema: "gleaner.leases/1", Leases: []leaseJSON{}}
 	for _, lease := range leases {
@@ -79,7 +80,7 @@ func leaseListing(leases []*api.Lease) listing {
 		l.rows = append(l.rows, leaseRow(lease, j))
 		l.machine = append(l.machine, []string{fmt.Sprint(j.Lease), fmt.Sprint(j.UID), fmt.Sprint(j.Job), j.Account, j.Function, j.Symbol, j.State, j.EndReason,
 			fmt.Sprint(len(j.Executors)), fmt.Sprint(j.Wanted), fmt.Sprint(j.Cores), fmt.Sprint(j.MemoryBytes), fmt.Sprint(j.GPUs), fmt.Sprint(j.Evictions),
-			j.Created, j.Expires, j.Ended, j.Detail})
+			j.Created, j.Expires, j.Ended, j.Detail, precise(j.Polled)})
 	}
 	l.document = document
 	return l
@@ -91,7 +92,7 @@ func leaseDocument(lease *api.Lease) leaseJSON {
 		Lease: lease.GetId(), State: strings.ToLower(lease.GetState().String()), Detail: lease.GetDetail(), UID: lease.GetUid(),
 		Job: lease.GetJobId(), Account: lease.GetAccount(), Function: r.GetFunction().GetName(), Symbol: r.GetFunction().GetSymbol(),
 		Wanted: r.GetExecutors(), Cores: r.GetCores(), MemoryBytes: r.GetMemoryBytes(), GPUs: r.GetGpus(), Executors: []executorJSON{},
-		Evictions: lease.GetEvictions(), Created: rfc3339(lease.GetCreated()), Expires: rfc3339(lease.GetExpires()), Ended: rfc3339(lease.GetEnded()),
+		Evictions: lease.GetEvictions(), Polled: lease.GetSpin().AsDuration().Seconds(), Created: rfc3339(lease.GetCreated()), Expires: rfc3339(lease.GetExpires()), Ended: rfc3339(lease.GetEnded()),
 	}
 	if lease.GetState() == api.LeaseState_ENDED {
 		j.EndReason = strings.ToLower(lease.GetEndReason().String())
@@ -116,7 +117,17 @@ func leaseRow(lease *api.Lease, j leaseJSON) []string {
 	}
 	return []string{fmt.Sprint(j.Lease), userName(j.UID), job, j.Function + ":" + j.Symbol, state,
 		fmt.Sprintf("%d/%d", len(j.Executors), j.Wanted), fmt.Sprint(j.Cores), config.FormatMemory(j.MemoryBytes),
-		fmt.Sprint(j.Evictions), clock(lease.GetCreated()), note}
+		fmt.Sprint(j.Evictions), polled(j.Polled), clock(lease.GetCreated()), note}
+}
+
+func precise(seconds float64) string { return strconv.FormatFloat(seconds, 'f', 3, 64) }
+
+// polled is "" for what is not worth a thought.
+func polled(s float64) string {
+	if s < 0.1 {
+		return ""
+	}
+	return strconv.FormatFloat(s, 'f', 1, 64) + "s"
 }
 
 func userName(uid uint32) string {
