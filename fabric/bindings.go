@@ -109,6 +109,7 @@ func (h *handle) close()               { C.gf_close(h.c) }
 func (h *handle) kick()                { C.gf_kick(h.c) }
 func (h *handle) control() (gone bool) { return C.gf_control(h.c) != 0 }
 func (h *handle) ring() bool           { return C.gf_carrier(h.c) == C.GF_RING }
+func (h *handle) bells() bool          { return C.gf_bells(h.c) != 0 }
 func (h *handle) slots() (small, large int) {
 	l := C.gf_conn_layout(h.c)
 	return int(l.slots), int(l.large)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -30,21 +31,33 @@ static void note(struct gf_conn *c) {
 	if (c->failed_at == 0) c->failed_at = gf_now();
 }
 
-static void post_ofi(struct gf_conn *c, uint32_t slot) {
+/* send_ofi sends what lies in the slot, its message before it: as one write with a doorbell, or as a message with a write before it
+ * when the payload is large. */
+static int send_ofi(struct gf_conn *c, uint32_t slot, const struct gf_message *m) {
 	struct slot *s = &c->slots[slot];
-	struct gf_place p = gf_layout_place(&c->layout, slot);
-	int is_inline = s->size <= GF_INLINE_BYTES;
-	struct gf_message m = {.cookie = c->cookie, .seq = s->seq, .connection = c->connection, .slot = slot, .size = s->size,
-		.cap = s->cap, .flags = is_inline ? GF_MESSAGE_INLINE : 0, .timeout = s->timeout};
-	int rc;
+	uint64_t place = gf_layout_place(&c->layout, slot).request, head = place - sizeof *m;
+	struct gf_ofi_piece all = {.from = &c->memory, .offset = head, .bytes = sizeof *m + s->size, .to = c->peer_base + head, .key = c->peer_key};
+	struct gf_ofi_piece bulk = {.from = &c->memory, .offset = place, .bytes = s->size, .to = c->peer_base + place, .key = c->peer_key};
+	int is_inline = (m->flags & GF_MESSAGE_INLINE) != 0, rc;
 
+	if ((m->flags & GF_MESSAGE_BELL) != 0) return gf_ofi_ring(c->ofi, c->peer, &all, gf_bell_pack(c->connection, slot, c->cookie));
 	if (s->stage == STAGE_PENDING && !is_inline) {
-		rc = gf_ofi_write(c->ofi, c->peer, &c->memory, p.request, s->size, c->peer_base + p.request, c->peer_key);
-		if (rc < 0) note(c);
-		if (rc != 0) return;
+		rc = gf_ofi_write(c->ofi, c->peer, &bulk);
+		if (rc != 0) return rc;
 		s->stage = STAGE_WRITTEN;
 	}
-	rc = gf_ofi_send(c->ofi, c->peer, &m, c->arena + p.request, is_inline ? s->size : 0);
+	return gf_ofi_send(c->ofi, c->peer, &c->memory, head, sizeof *m + (is_inline ? s->size : 0));
+}
+
+static void post_ofi(struct gf_conn *c, uint32_t slot) {
+	struct slot *s = &c->slots[slot];
+	struct gf_message m = {.cookie = c->cookie, .seq = s->seq, .connection = c->connection, .slot = slot, .size = s->size,
+		.cap = s->cap, .flags = s->size <= GF_INLINE_BYTES ? GF_MESSAGE_INLINE : 0, .timeout = s->timeout};
+	int rc;
+
+	if (c->bells && s->stage == STAGE_PENDING) m.flags = GF_MESSAGE_BELL;
+	memcpy(gf_request(c, slot) - sizeof m, &m, sizeof m);
+	rc = send_ofi(c, slot, &m);
 	if (rc < 0) note(c);
 	if (rc == 0) s->stage = STAGE_SENT;
 }
@@ -97,22 +110,68 @@ static void poll_ring(struct gf_conn *c) {
 	}
 }
 
+static void take_message(struct gf_conn *c, const struct gf_ofi_received *r) {
+	const struct gf_message *m = &r->message;
+	int bulk = (m->flags & GF_MESSAGE_INLINE) == 0;
+
+	if (m->cookie != c->cookie || !expected(c, m->slot, m->seq) || (!bulk && m->status == GF_OK && m->size != r->payload_bytes)) return;
+	if (!bulk && m->status == GF_OK && m->size <= c->slots[m->slot].cap) memcpy(gf_result(c, m->slot), r->payload, m->size);
+	reply(c, m->slot, m->size, m->status);
+}
+
+/* take_bell believes a copy of the message that has been written, not the doorbell. */
+static void take_bell(struct gf_conn *c, uint32_t data) {
+	struct gf_bell b = gf_bell_unpack(data);
+	struct gf_message m;
+
+	if (b.tag != gf_bell_tag(c->cookie)) return;
+	if (b.slot == GF_BELL_TRIAL) {
+		memcpy(&m, c->arena + sizeof m, sizeof m);
+		if (m.cookie == c->cookie && gf_ofi_rings(c->ofi)) c->bells = 1;
+	}
+	if (b.slot >= gf_layout_total(&c->layout)) return;
+	memcpy(&m, gf_result(c, b.slot) - sizeof m, sizeof m);
+	if (m.cookie == c->cookie && m.slot == b.slot && expected(c, m.slot, m.seq)) reply(c, m.slot, m.size, m.status);
+}
+
 static void poll_ofi(struct gf_conn *c) {
 	struct gf_ofi_received r;
 	int rc;
 
 	/* Progress is made once: with most providers it is a system call, which would delay what has come. */
 	for (rc = gf_ofi_poll(c->ofi, &r); rc == 1; rc = gf_ofi_waiting(c->ofi) ? gf_ofi_poll(c->ofi, &r) : 0) {
-		const struct gf_message *m = &r.message;
-		int bulk = (m->flags & GF_MESSAGE_INLINE) == 0;
-		if (m->cookie == c->cookie && expected(c, m->slot, m->seq) && (bulk || m->status != GF_OK || m->size == r.payload_bytes)) {
-			if (!bulk && m->status == GF_OK && m->size <= c->slots[m->slot].cap)
-				memcpy(gf_result(c, m->slot), r.payload, m->size);
-			reply(c, m->slot, m->size, m->status);
+		if (r.is_bell) {
+			take_bell(c, r.bell);
+		} else {
+			take_message(c, &r);
 		}
-		gf_ofi_done(c->ofi, r.index);
+		gf_ofi_done(c->ofi, &r);
 	}
 	if (rc < 0) note(c);
+}
+
+/* ring_trial repeats itself with each poll until the carrier, which may be connecting still, takes or refuses the doorbell. */
+static void ring_trial(struct gf_conn *c) {
+	struct gf_ofi_piece p = {.from = &c->memory, .bytes = sizeof(struct gf_message), .to = c->peer_base, .key = c->peer_key};
+
+	if (c->untried) c->untried = gf_ofi_ring(c->ofi, c->peer, &p, gf_bell_pack(c->connection, GF_BELL_TRIAL, c->cookie)) == 1;
+}
+
+/* Until the answer comes, messages do. A provider that refuses outright or delivers nothing keeps to them. */
+void gf_carrier_try(struct gf_conn *c) {
+	const char *forced = getenv("GLEANER_DOORBELL");
+	struct gf_message m = {.cookie = c->cookie, .connection = c->connection, .slot = GF_BELL_TRIAL};
+
+	c->bells = c->untried = 0;
+	if (c->carrier != GF_OFI || (forced != NULL && strcmp(forced, "message") == 0)) return;
+	if (forced != NULL && strcmp(forced, "write") == 0) {
+		c->bells = 1;
+		return;
+	}
+	memcpy(c->arena, &m, sizeof m);
+	memset(c->arena + sizeof m, 0, sizeof m);
+	c->untried = gf_ofi_rings(c->ofi);
+	ring_trial(c);
 }
 
 void gf_carrier_poll(struct gf_conn *c) {
@@ -121,12 +180,13 @@ void gf_carrier_poll(struct gf_conn *c) {
 		poll_ring(c);
 	} else {
 		poll_ofi(c);
+		if (c->untried) ring_trial(c);
 	}
 	if (c->unsent > 0) gf_carrier_resend(c);
 }
 
 static int open_ofi(struct gf_conn *c, uint8_t *address, uint32_t *address_bytes, char *why, size_t n) {
-	struct gf_ofi_options o = {.provider = c->provider, .host = c->host, .depth = 2 * gf_layout_total(&c->layout)};
+	struct gf_ofi_options o = {.provider = c->provider, .host = c->host, .depth = 2 * gf_layout_total(&c->layout), .bells = gf_layout_total(&c->layout) + 1};
 
 	if (gf_ofi_open(&c->ofi, &o, why, n) != 0) return -1;
 	if (gf_ofi_register(c->ofi, &c->memory, c->arena, gf_layout_bytes(&c->layout), why, n) != 0) return -1;

@@ -38,6 +38,16 @@ void gf_lock(struct gf_conn *c) {
 void gf_unlock(struct gf_conn *c) { atomic_flag_clear_explicit(&c->lock, memory_order_release); }
 
 int gf_carrier(const struct gf_conn *c) { return c->carrier; }
+
+int gf_bells(struct gf_conn *c) {
+	int bells;
+
+	gf_lock(c);
+	bells = c->bells;
+	gf_unlock(c);
+	return bells;
+}
+
 const struct gf_layout *gf_conn_layout(const struct gf_conn *c) { return &c->layout; }
 uint8_t *gf_request(struct gf_conn *c, uint32_t slot) { return c->arena + gf_layout_place(&c->layout, slot).request; }
 uint8_t *gf_result(struct gf_conn *c, uint32_t slot) { return c->arena + gf_layout_place(&c->layout, slot).result; }

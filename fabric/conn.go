@@ -121,6 +121,20 @@ func newConn(h *handle, o Options) *Conn {
 // Carrier is "ring" or "ofi".
 func (c *Conn) Carrier() string { return c.carrier }
 
+// Doorbell is how requests are announced on ofi at the moment: by "message" or by "write", as the trial at connect has shown. It
+// is "" on the ring and after Close.
+func (c *Conn) Doorbell() string {
+	c.users.RLock()
+	defer c.users.RUnlock()
+	switch {
+	case c.closed.Load() || c.carrier == "ring":
+		return ""
+	case c.h.bells():
+		return "write"
+	}
+	return "message"
+}
+
 // Slots is how many requests may be in flight; of those with payloads above 64 KiB, two.
 func (c *Conn) Slots() int { return c.limit }
 

@@ -34,6 +34,8 @@ struct gf_conn {
 	struct gf_ofi *ofi;
 	struct gf_ofi_memory memory;
 	uint64_t peer, peer_base, peer_key;
+	int bells; /* the executor has answered a doorbell: the rest go so, not as messages */
+	int untried; /* the carrier has not yet taken the trial's doorbell */
 	int64_t failed_at; /* when the carrier reported its first error since it is up, 0 for none */
 
 	/* fixed once dialled */
@@ -66,6 +68,8 @@ void gf_carrier_post(struct gf_conn *c, uint32_t slot);
 void gf_carrier_poll(struct gf_conn *c);
 void gf_carrier_resend(struct gf_conn *c);
 void gf_complete(struct gf_conn *c, uint32_t slot, uint32_t size, uint32_t status, uint32_t signal);
+/* gf_carrier_try tries a doorbell on an executor that has just been attached. */
+void gf_carrier_try(struct gf_conn *c);
 /* gf_carrier_open makes what the executor must know for attaching, without the lock and while the carrier is down. */
 int gf_carrier_open(struct gf_conn *c, uint8_t *address, uint32_t *address_bytes, char *why, size_t why_bytes);
 void gf_carrier_close(struct gf_conn *c);

@@ -98,6 +98,7 @@ static void attached(struct gf_conn *c, const struct gf_frame *f) {
 	c->peer_base = f->base;
 	c->peer_key = f->key;
 	c->up = 1;
+	gf_carrier_try(c);
 	gf_carrier_resend(c);
 	gf_unlock(c);
 }

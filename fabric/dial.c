@@ -163,7 +163,7 @@ static int upload(struct gf_conn *c) {
 
 static int prepare(struct gf_conn *c, const struct gf_frame *f) {
 	if (gf_layout_make(&c->layout, f->buffer_bytes, f->slots) != 0 || f->buffer_bytes > c->options->buffer_bytes) return -EPROTO;
-	int rc = gf_arena(&c->layout, &c->arena_fd, &c->arena);
+	int rc = f->carrier == GF_RING ? gf_arena(&c->layout, &c->arena_fd, &c->arena) : gf_arena_own(&c->layout, &c->arena);
 	if (rc != 0) return rc;
 	c->shared = (struct gf_shared *)c->arena;
 	c->worker_wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

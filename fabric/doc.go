@@ -7,10 +7,15 @@
 // ring serves clients on the executor's node. The client makes a sealed memfd (the arena) and passes it with two eventfds over
 // the executor's Unix socket; the function works in place. All shared memory is the client's: when the executor is killed
 // nothing of it remains reachable, and nothing is charged to it, because the client writes each page first.
-// ofi serves everybody else: libfabric RDM endpoints, by default tcp;ofi_rxm. A message is the doorbell and carries payloads up
-// to 4 KiB; larger ones are written by RMA into the peer's slot before it. libfabric is loaded at run time. Each connection has
-// a secret cookie, given only over the authenticated control connection; messages without it are dropped. Memory keys are random
+// ofi serves everybody else: libfabric RDM endpoints, by default tcp;ofi_rxm. libfabric is loaded at run time. Each connection has
+// a secret cookie, given only over the authenticated control connection; what comes without it is dropped. Memory keys are random
 // where the provider lets us choose them.
+//
+// There are two doorbells on ofi. A write puts message and payload of any size into the peer's slot, and its remote data (32 bits)
+// says where; nothing is copied. Otherwise a message carries payloads up to 4 KiB, and larger ones are written into the slot
+// before it. When an executor is attached a write is tried; messages serve until the executor has answered it by another, and
+// for ever where it does not (or where that is known beforehand: gf_ofi_rings in ofi.c). Executors answer in kind.
+// GLEANER_DOORBELL=message or write forces one, for tests and measurements.
 //
 // A request occupies a slot until its reply: Options.Slots small ones of at most 64 KiB each way, and two more with buffers of
 // the connection's full size. Replies come in the order of execution. An executor runs the requests of all its connections one
@@ -32,7 +37,7 @@
 // with bodies of at most 4096 bytes, but for CODE, whose size the lease bounds. str is u16 length and so many bytes.
 //
 //	type         from      body
-//	 1 HELLO     client    u32 "GLNR" | u16 version 1 | u16 carriers (bit 1 ring, bit 2 ofi) | u64 buffer | u32 slots | i64 spin ns
+//	 1 HELLO     client    u32 "GLNR" | u16 version 2 | u16 carriers (bit 1 ring, bit 2 ofi) | u64 buffer | u32 slots | i64 spin ns
 //	                       | 32 bytes digest | str token | str symbol | str provider
 //	 2 ACCEPT    executor  u16 carrier (1 ring, 2 ofi) | u16 need code | u32 slots | u32 connection | u64 buffer | u64 cookie | str provider
 //	 3 REFUSED   executor  u32 RefusalCode | u32 zero | str text; the executor closes

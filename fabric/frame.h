@@ -22,7 +22,7 @@ enum gf_frame_type {
 };
 
 enum {
-	GF_VERSION = 1,
+	GF_VERSION = 2,
 	GF_FRAME_MAGIC = 0x524e4c47, /* "GLNR" */
 	GF_FRAME_HEAD = 8,
 	GF_FRAME_MAX = 4096, /* body of every frame but GF_CODE */

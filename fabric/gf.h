@@ -50,6 +50,8 @@ void gf_abort(struct gf_conn *c);
 void gf_close(struct gf_conn *c);
 
 int gf_carrier(const struct gf_conn *c);
+/* gf_bells says whether doorbells are written, on ofi, instead of sent as messages; it follows the trial at connect. */
+int gf_bells(struct gf_conn *c);
 const struct gf_layout *gf_conn_layout(const struct gf_conn *c);
 uint8_t *gf_request(struct gf_conn *c, uint32_t slot);
 uint8_t *gf_result(struct gf_conn *c, uint32_t slot);

@@ -16,7 +16,7 @@ struct gf_layout {
 };
 
 struct gf_place {
-	uint64_t request; /* offset in the arena */
+	uint64_t request; /* offset in the arena; GF_GAP_BYTES lie before each buffer, and a guard page behind the last */
 	uint64_t result;
 	uint64_t bytes; /* of each buffer */
 };
@@ -27,10 +27,13 @@ uint64_t gf_layout_bytes(const struct gf_layout *l);
 uint32_t gf_layout_total(const struct gf_layout *l);
 struct gf_place gf_layout_place(const struct gf_layout *l, uint32_t slot);
 
-/* gf_arena makes a sealed memfd of the layout's size and maps it whole; -errno on failure. */
+/* gf_arena makes a sealed memfd of the layout's size, to be shared, and maps it whole; -errno on failure. */
 int gf_arena(const struct gf_layout *l, int *fd, uint8_t **memory);
+/* gf_arena_own maps memory of this process alone, to be registered. Either asks for 2 MiB pages where large buffers fill some:
+ * they are taken when the node has them and the first byte is written. */
+int gf_arena_own(const struct gf_layout *l, uint8_t **memory);
 
-/* A worker's mapping: behind each buffer lies a page that cannot be touched. */
+/* A worker's view of an arena, with its offsets: behind each buffer lies a page that cannot be touched. */
 struct gf_view {
 	struct gf_layout layout;
 	uint8_t *base;
@@ -42,6 +45,8 @@ struct gf_view {
 
 /* gf_view_map checks size and seals of fd before it maps; -errno on failure. */
 int gf_view_map(struct gf_view *v, const struct gf_layout *l, int fd);
+/* gf_view_own takes over memory of gf_arena_own, after it has been registered: devices do not register guards. */
+int gf_view_own(struct gf_view *v, const struct gf_layout *l, uint8_t *memory);
 void gf_view_unmap(struct gf_view *v);
 /* gf_view_behind_result says whether address lies in the guard behind a result buffer. */
 int gf_view_behind_result(const struct gf_view *v, const void *address);

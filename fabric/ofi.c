@@ -17,12 +17,18 @@
 
 enum { BUFFER_BYTES = (int)sizeof(struct gf_message) + GF_INLINE_BYTES, TX_DEPTH = 2 * GF_MAX_TOTAL, CQ_BATCH = 16, FIRST_REALTIME = 32 };
 
+/* Where a message arrives. */
 struct buffer {
 	struct fi_context2 context; /* first, so that an op_context points to its buffer */
-	uint32_t index;
-	uint32_t bytes; /* received */
-	int receive;
-	uint8_t data[BUFFER_BYTES];
+	uint32_t bytes;             /* received */
+	_Alignas(64) uint8_t data[BUFFER_BYTES];
+};
+
+enum { ARRIVED_MESSAGE, ARRIVED_BELL };
+
+/* What has arrived: a doorbell with its data, or a message with its buffer's index. */
+struct arrival {
+	uint32_t kind, value;
 };
 
 struct gf_ofi {
@@ -34,11 +40,12 @@ struct gf_ofi {
 	struct fid_av *av;
 	struct fid_ep *ep;
 	struct gf_ofi_memory own; /* the buffers below, where the provider wants them registered */
-	struct buffer *buffers;   /* depth receive buffers, then TX_DEPTH to send from */
+	struct buffer *buffers;   /* depth of them */
 	uint32_t depth;
+	struct fi_context2 tx[TX_DEPTH]; /* contexts of what is being sent */
 	uint32_t free_tx[TX_DEPTH], free_count;
-	uint32_t *arrived; /* queue of received buffers not yet handed out */
-	uint32_t arrived_head, arrived_count;
+	struct arrival *arrived; /* queue of what is not yet handed out, of arrived_cap places */
+	uint32_t arrived_cap, arrived_head, arrived_count, bells, bell_count;
 	int wait_fd;
 	char error[160];
 };
@@ -90,7 +97,7 @@ static int discover(struct gf_ofi *o, const struct gf_ofi_options *options, char
 }
 
 static int open_endpoint(struct gf_ofi *o, char *why, size_t n) {
-	struct fi_cq_attr cq = {.format = FI_CQ_FORMAT_MSG, .wait_obj = FI_WAIT_FD, .size = 4 * (TX_DEPTH + o->depth)};
+	struct fi_cq_attr cq = {.format = FI_CQ_FORMAT_DATA, .wait_obj = FI_WAIT_FD, .size = 4 * (TX_DEPTH + o->depth)};
 	struct fi_av_attr av = {.type = FI_AV_TABLE, .count = GF_MAX_CONNECTIONS};
 	int rc;
 
@@ -111,22 +118,18 @@ static int post_receive(struct gf_ofi *o, struct buffer *b) {
 }
 
 static int post_all(struct gf_ofi *o, char *why, size_t n) {
-	size_t count = o->depth + TX_DEPTH;
+	size_t bytes = o->depth * sizeof *o->buffers;
 
-	o->buffers = calloc(count, sizeof *o->buffers);
-	o->arrived = calloc(o->depth, sizeof *o->arrived);
+	o->buffers = aligned_alloc(_Alignof(struct buffer), bytes);
+	o->arrived = calloc(o->arrived_cap, sizeof *o->arrived);
 	if (o->buffers == NULL || o->arrived == NULL) {
 		snprintf(why, n, "out of memory");
 		return -1;
 	}
-	if ((o->info->domain_attr->mr_mode & FI_MR_LOCAL) != 0 && gf_ofi_register(o, &o->own, o->buffers, count * sizeof *o->buffers, why, n) != 0) return -1;
-	for (uint32_t i = 0; i < count; i++) {
-		o->buffers[i].index = i;
-		o->buffers[i].receive = i < o->depth;
-		if (i >= o->depth) {
-			o->free_tx[o->free_count++] = i;
-			continue;
-		}
+	memset(o->buffers, 0, bytes);
+	if ((o->info->domain_attr->mr_mode & FI_MR_LOCAL) != 0 && gf_ofi_register(o, &o->own, o->buffers, bytes, why, n) != 0) return -1;
+	for (uint32_t i = 0; i < TX_DEPTH; i++) o->free_tx[o->free_count++] = i;
+	for (uint32_t i = 0; i < o->depth; i++) {
 		int rc = post_receive(o, &o->buffers[i]);
 		if (rc != 0) return fail(o->lib, why, n, "post receive", rc);
 	}
@@ -146,6 +149,8 @@ static int open_all(struct gf_ofi **out, const struct gf_ofi_options *options, c
 	}
 	o->lib = lib;
 	o->depth = options->depth;
+	o->bells = options->bells;
+	o->arrived_cap = options->depth + options->bells;
 	o->wait_fd = -1;
 	if (discover(o, options, why, why_bytes) != 0 || open_endpoint(o, why, why_bytes) != 0 || post_all(o, why, why_bytes) != 0) {
 		gf_ofi_close(o);
@@ -184,6 +189,12 @@ void gf_ofi_close(struct gf_ofi *o) {
 }
 
 const char *gf_ofi_provider(const struct gf_ofi *o) { return o->info->fabric_attr->prov_name; }
+
+/* Over verbs, ofi_rxm takes such writes and stalls for good after some hundred: the receive credits that they use up are not
+ * given back (libfabric 1.17). */
+int gf_ofi_rings(const struct gf_ofi *o) {
+	return o->info->domain_attr->cq_data_size >= sizeof(uint32_t) && strstr(gf_ofi_provider(o), "verbs") == NULL;
+}
 
 const char *gf_ofi_error(const struct gf_ofi *o) { return o->error; }
 
@@ -246,63 +257,83 @@ static int later(struct gf_ofi *o, const char *what, ssize_t rc) {
 	return fail(o->lib, o->error, sizeof o->error, what, rc);
 }
 
-int gf_ofi_write(struct gf_ofi *o, uint64_t peer, const struct gf_ofi_memory *from, uint64_t offset, uint64_t bytes, uint64_t to, uint64_t key) {
-	struct buffer *b;
-	ssize_t rc;
+/* next_tx is the context for the next operation, NULL when all are in use. The operation takes it with free_count--. */
+static struct fi_context2 *next_tx(struct gf_ofi *o) { return o->free_count == 0 ? NULL : &o->tx[o->free_tx[o->free_count - 1]]; }
 
-	if (o->free_count == 0) return 1;
-	b = &o->buffers[o->free_tx[o->free_count - 1]];
-	rc = fi_write(o->ep, from->start + offset, bytes, from->descriptor, peer, to, key, &b->context);
-	if (rc != 0) return later(o, "write to peer", rc);
+/* posted books the outcome of an operation that completes. */
+static int posted(struct gf_ofi *o, const char *what, ssize_t rc) {
+	if (rc != 0) return later(o, what, rc);
 	o->free_count--;
 	return 0;
 }
 
-int gf_ofi_send(struct gf_ofi *o, uint64_t peer, const struct gf_message *m, const void *payload, uint32_t payload_bytes) {
-	size_t bytes = sizeof *m + payload_bytes;
-	struct buffer *b;
-	ssize_t rc;
+int gf_ofi_write(struct gf_ofi *o, uint64_t peer, const struct gf_ofi_piece *p) {
+	struct fi_context2 *tx = next_tx(o);
 
-	if (payload_bytes > GF_INLINE_BYTES) return -1;
-	if (o->free_count == 0) return 1;
-	b = &o->buffers[o->free_tx[o->free_count - 1]];
-	memcpy(b->data, m, sizeof *m);
-	if (payload_bytes > 0) memcpy(b->data + sizeof *m, payload, payload_bytes);
+	if (tx == NULL) return 1;
+	return posted(o, "write to peer", fi_write(o->ep, p->from->start + p->offset, p->bytes, p->from->descriptor, peer, p->to, p->key, tx));
+}
+
+int gf_ofi_ring(struct gf_ofi *o, uint64_t peer, const struct gf_ofi_piece *p, uint32_t bell) {
+	struct fi_context2 *tx = next_tx(o);
+	const void *start = p->from->start + p->offset;
+
+	if (p->bytes <= o->info->tx_attr->inject_size) {
+		ssize_t rc = fi_inject_writedata(o->ep, start, p->bytes, bell, peer, p->to, p->key);
+		return rc == 0 ? 0 : later(o, "write to peer", rc);
+	}
+	if (tx == NULL) return 1;
+	return posted(o, "write to peer", fi_writedata(o->ep, start, p->bytes, p->from->descriptor, bell, peer, p->to, p->key, tx));
+}
+
+int gf_ofi_send(struct gf_ofi *o, uint64_t peer, const struct gf_ofi_memory *from, uint64_t offset, uint64_t bytes) {
+	struct fi_context2 *tx = next_tx(o);
+
+	if (bytes > BUFFER_BYTES) return -1;
 	if (bytes <= o->info->tx_attr->inject_size) {
-		rc = fi_inject(o->ep, b->data, bytes, peer);
+		ssize_t rc = fi_inject(o->ep, from->start + offset, bytes, peer);
 		return rc == 0 ? 0 : later(o, "send to peer", rc);
 	}
-	rc = fi_send(o->ep, b->data, bytes, o->own.descriptor, peer, &b->context);
-	if (rc != 0) return later(o, "send to peer", rc);
-	o->free_count--;
-	return 0;
+	if (tx == NULL) return 1;
+	return posted(o, "send to peer", fi_send(o->ep, from->start + offset, bytes, from->descriptor, peer, tx));
 }
 
-/* completed takes one completion: a send buffer is free again, a received one is queued. */
-static void completed(struct gf_ofi *o, void *context, size_t bytes, int ok) {
-	struct buffer *b = context;
+/* arrive always has room for messages, of which there are no more than buffers. */
+static void arrive(struct gf_ofi *o, uint32_t kind, uint32_t value) {
+	if (kind == ARRIVED_BELL && o->bell_count == o->bells) return;
+	o->bell_count += kind == ARRIVED_BELL;
+	o->arrived[(o->arrived_head + o->arrived_count++) % o->arrived_cap] = (struct arrival){.kind = kind, .value = value};
+}
 
-	if (b == NULL) return;
-	if (!b->receive) {
-		o->free_tx[o->free_count++] = b->index;
-	} else if (ok) {
-		b->bytes = (uint32_t)bytes;
-		o->arrived[(o->arrived_head + o->arrived_count++) % o->depth] = b->index;
-	} else {
-		post_receive(o, b);
+/* completed takes one completion: a context is free again, what has arrived is queued. */
+static void completed(struct gf_ofi *o, const struct fi_cq_data_entry *e, int ok) {
+	uintptr_t context = (uintptr_t)e->op_context, tx = (uintptr_t)o->tx;
+
+	if (ok && (e->flags & (FI_REMOTE_CQ_DATA | FI_MSG | FI_RECV)) == FI_REMOTE_CQ_DATA) {
+		arrive(o, ARRIVED_BELL, (uint32_t)e->data);
+	} else if (context >= tx && context < tx + sizeof o->tx) {
+		o->free_tx[o->free_count++] = (uint32_t)((context - tx) / sizeof *o->tx);
+	} else if (context != 0) {
+		struct buffer *b = e->op_context;
+		b->bytes = (uint32_t)e->len;
+		if (ok) {
+			arrive(o, ARRIVED_MESSAGE, (uint32_t)(b - o->buffers));
+		} else {
+			post_receive(o, b);
+		}
 	}
 }
 
 static int progress(struct gf_ofi *o) {
-	struct fi_cq_msg_entry e[CQ_BATCH];
+	struct fi_cq_data_entry e[CQ_BATCH];
 	struct fi_cq_err_entry x = {0};
 	ssize_t n = fi_cq_read(o->cq, e, CQ_BATCH);
 
-	for (ssize_t i = 0; i < n; i++) completed(o, e[i].op_context, e[i].len, 1);
+	for (ssize_t i = 0; i < n; i++) completed(o, &e[i], 1);
 	if (n >= 0 || n == -FI_EAGAIN) return 0;
 	if (n != -FI_EAVAIL) return fail(o->lib, o->error, sizeof o->error, "read completions", n);
 	if (fi_cq_readerr(o->cq, &x, 0) < 1) return 0;
-	completed(o, x.op_context, 0, 0);
+	completed(o, &(struct fi_cq_data_entry){.op_context = x.op_context}, 0);
 	return fail(o->lib, o->error, sizeof o->error, "operation on peer", x.err);
 }
 
@@ -311,13 +342,19 @@ int gf_ofi_advance(struct gf_ofi *o) { return progress(o); }
 int gf_ofi_waiting(const struct gf_ofi *o) { return o->arrived_count > 0; }
 
 int gf_ofi_poll(struct gf_ofi *o, struct gf_ofi_received *r) {
-	struct buffer *b;
-
 	if (o->arrived_count == 0 && progress(o) != 0) return -1;
 	while (o->arrived_count > 0) {
-		b = &o->buffers[o->arrived[o->arrived_head]];
-		o->arrived_head = (o->arrived_head + 1) % o->depth;
+		struct arrival a = o->arrived[o->arrived_head];
+		struct buffer *b;
+		if (++o->arrived_head == o->arrived_cap) o->arrived_head = 0;
 		o->arrived_count--;
+		r->is_bell = a.kind == ARRIVED_BELL;
+		r->bell = a.value;
+		if (r->is_bell) {
+			o->bell_count--;
+			return 1;
+		}
+		b = &o->buffers[a.value];
 		if (b->bytes < sizeof r->message || b->bytes > BUFFER_BYTES) {
 			post_receive(o, b);
 			continue;
@@ -325,16 +362,15 @@ int gf_ofi_poll(struct gf_ofi *o, struct gf_ofi_received *r) {
 		memcpy(&r->message, b->data, sizeof r->message);
 		r->payload = b->data + sizeof r->message;
 		r->payload_bytes = b->bytes - (uint32_t)sizeof r->message;
-		r->index = b->index;
+		r->index = a.value;
 		return 1;
 	}
 	return 0;
 }
 
-void gf_ofi_done(struct gf_ofi *o, uint32_t index) {
-	struct buffer *b = &o->buffers[index];
-
-	for (int tries = 0; post_receive(o, b) == -FI_EAGAIN && tries < 1000; tries++) progress(o);
+void gf_ofi_done(struct gf_ofi *o, const struct gf_ofi_received *r) {
+	if (r->is_bell) return;
+	for (int tries = 0; post_receive(o, &o->buffers[r->index]) == -FI_EAGAIN && tries < 1000; tries++) progress(o);
 }
 
 int gf_ofi_sleep(struct gf_ofi *o) {

@@ -8,6 +8,7 @@
 
 enum {
 	GF_PAGE = 4096,
+	GF_GAP_BYTES = 2 * GF_PAGE, /* before each buffer: a guard page, and one that ends in the message about the buffer */
 	GF_SMALL_BYTES = 64 * 1024, /* buffers of ordinary slots */
 	GF_LARGE_SLOTS = 2,         /* slots with buffers of the connection's full size */
 	GF_MAX_SLOTS = 64,
@@ -53,12 +54,15 @@ struct gf_shared {
 
 enum { GF_SHARED_BYTES = (sizeof(struct gf_shared) + GF_PAGE - 1) / GF_PAGE * GF_PAGE };
 
-enum { GF_MESSAGE_INLINE = 1 };
+/* INLINE: the payload follows in the message. BELL: written into the arena together with the payload, and to be answered so. */
+enum { GF_MESSAGE_INLINE = 1, GF_MESSAGE_BELL = 2 };
 
-/* Message of the ofi carrier: request to the worker, reply to the client. A payload follows when it is inline, otherwise it has
- * been written into the slot's buffer before. cookie is the connection's secret: messages without it are dropped. */
+/* Message of the ofi carrier: request to the worker, reply to the client. It lies right before the slot's buffer and goes as a
+ * message, with payloads up to GF_INLINE_BYTES behind it and larger ones written into the peer's buffer before, or, with any
+ * payload, as one RMA write to the same place at the peer, whose remote data is the doorbell (gf_bell). cookie is the
+ * connection's secret: messages without it are dropped. */
 struct gf_message {
-	uint64_t cookie;
+	_Alignas(64) uint64_t cookie;
 	uint64_t seq;
 	uint32_t connection;
 	uint32_t slot;
@@ -70,8 +74,31 @@ struct gf_message {
 };
 
 _Static_assert(sizeof(struct gf_desc) == 64, "a descriptor fills a cache line");
-_Static_assert(sizeof(struct gf_message) == 48, "message layout");
+_Static_assert(sizeof(struct gf_message) == 64, "message layout; payloads behind it stay aligned");
 _Static_assert(GF_RING_ENTRIES > GF_MAX_TOTAL, "ring holds all requests in flight");
+
+/* A doorbell: the 32 bits that a write may carry everywhere. The tag, of the cookie's last bits, is a first sieve; what counts is
+ * the message that has been written. Slot GF_BELL_TRIAL stands for the trial at connect, whose messages lie at the arena's
+ * beginning: the request first, the answer behind it. */
+enum { GF_BELL_CONNECTION_BITS = 6, GF_BELL_SLOT_BITS = 7, GF_BELL_TAG_BITS = 19, GF_BELL_TRIAL = (1 << GF_BELL_SLOT_BITS) - 1 };
+
+struct gf_bell {
+	uint32_t connection, slot, tag;
+};
+
+static inline uint32_t gf_bell_tag(uint64_t cookie) { return (uint32_t)cookie & ((1u << GF_BELL_TAG_BITS) - 1); }
+
+static inline uint32_t gf_bell_pack(uint32_t connection, uint32_t slot, uint64_t cookie) {
+	return connection | slot << GF_BELL_CONNECTION_BITS | gf_bell_tag(cookie) << (GF_BELL_CONNECTION_BITS + GF_BELL_SLOT_BITS);
+}
+
+static inline struct gf_bell gf_bell_unpack(uint32_t data) {
+	return (struct gf_bell){.connection = data & ((1u << GF_BELL_CONNECTION_BITS) - 1),
+		.slot = data >> GF_BELL_CONNECTION_BITS & ((1u << GF_BELL_SLOT_BITS) - 1),
+		.tag = data >> (GF_BELL_CONNECTION_BITS + GF_BELL_SLOT_BITS)};
+}
+
+_Static_assert(GF_MAX_SLOTS <= 1 << GF_BELL_CONNECTION_BITS && (int)GF_MAX_TOTAL < (int)GF_BELL_TRIAL, "a doorbell names every slot of every connection");
 
 /* Page shared between the executor's supervisor and its worker. The worker writes everything but wake_asleep and commands.
  * run is a generation with two flags: the worker sets GF_RUNNING when it calls the function and takes it back by

@@ -32,7 +32,6 @@ static void detach(struct worker *w, struct connection *c) {
 	if (!c->used) return;
 	if (c->carrier == GF_OFI) {
 		gf_ofi_unregister(&c->memory);
-		if (c->arena != NULL) munmap(c->arena, gf_layout_bytes(&c->view.layout));
 		if (c->peer != NO_PEER) gf_ofi_forget(w->ofi, c->peer);
 	}
 	gf_view_unmap(&c->view);
@@ -60,7 +59,7 @@ static int attach_ring(struct connection *c, const struct gf_layout *l, const in
 }
 
 int worker_open_fabric(struct worker *w, char *why, size_t why_bytes) {
-	struct gf_ofi_options o = {.provider = w->provider, .host = w->host, .depth = OFI_DEPTH};
+	struct gf_ofi_options o = {.provider = w->provider, .host = w->host, .depth = OFI_DEPTH, .bells = GF_MAX_CONNECTIONS * (GF_MAX_TOTAL + 1)};
 
 	return w->ofi != NULL ? 0 : gf_ofi_open(&w->ofi, &o, why, why_bytes);
 }
@@ -80,17 +79,20 @@ static int like_own(struct gf_ofi *ofi, const struct gf_command *in, char *why, 
 }
 
 static int attach_ofi(struct worker *w, struct connection *c, const struct gf_layout *l, const struct gf_command *in, char *why, size_t n) {
-	int rc, fd = -1;
+	uint8_t *arena;
+	int rc;
 
 	if (worker_open_fabric(w, why, n) != 0) return -1;
-	rc = gf_arena(l, &fd, &c->arena);
-	if (rc == 0) rc = gf_view_map(&c->view, l, fd);
-	if (fd >= 0) close(fd);
+	rc = gf_arena_own(l, &arena);
+	if (rc == 0) {
+		c->view = (struct gf_view){.base = arena, .bytes = gf_layout_bytes(l)}; /* detach unmaps it */
+		if (gf_ofi_register(w->ofi, &c->memory, arena, gf_layout_bytes(l), why, n) != 0) return -1;
+		rc = gf_view_own(&c->view, l, arena);
+	}
 	if (rc != 0) {
 		snprintf(why, n, "make buffers: %s", strerror(-rc));
 		return -1;
 	}
-	if (gf_ofi_register(w->ofi, &c->memory, c->arena, gf_layout_bytes(l), why, n) != 0) return -1;
 	if (!like_own(w->ofi, in, why, n)) return -1;
 	if (gf_ofi_peer(w->ofi, in->address, &c->peer) != 0) {
 		snprintf(why, n, "libfabric does not take the client's address");

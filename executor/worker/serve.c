@@ -60,12 +60,11 @@ static uint32_t execute(struct worker *w, struct connection *c, const struct req
 	int64_t start, stop;
 
 	*size = 0;
-	if (r->slot >= gf_layout_total(&c->view.layout)) return GF_BAD_REQUEST;
 	bytes = gf_layout_place(&c->view.layout, r->slot).bytes;
 	if (r->size > bytes || r->cap > bytes) return GF_BAD_REQUEST;
 	start = worker_now();
 	begin(w, c, r, start);
-	*size = w->run(c->view.request[r->slot], r->size, c->view.result[r->slot]);
+	*size = w->run(r->args, r->size, c->view.result[r->slot]);
 	end(w);
 	stop = worker_now();
 	worker_spun(w, start);
@@ -80,8 +79,13 @@ int serve_ring(struct worker *w, struct connection *c) {
 	uint64_t one = 1;
 
 	if (!gf_ring_pop(&c->requests, &d)) return 0;
-	struct request r = {.seq = d.seq, .slot = d.slot, .size = d.size, .cap = d.cap, .timeout = d.timeout};
-	d.status = execute(w, c, &r, &d.size);
+	if (d.slot < gf_layout_total(&c->view.layout)) {
+		struct request r = {.seq = d.seq, .slot = d.slot, .size = d.size, .cap = d.cap, .timeout = d.timeout, .args = c->view.request[d.slot]};
+		d.status = execute(w, c, &r, &d.size);
+	} else {
+		d.size = 0;
+		d.status = GF_BAD_REQUEST;
+	}
 	gf_ring_push(&c->replies, &d);
 	if (gf_ring_must_wake(&c->view.shared->client_sleeps) && write(c->client_wake, &one, sizeof one) < 0) return 1;
 	return 1;
@@ -96,44 +100,98 @@ static int patient(struct worker *w, int64_t *until) {
 	return now < *until;
 }
 
-static void reply_ofi(struct worker *w, struct connection *c, struct gf_message *m, uint32_t status) {
-	struct gf_place p = gf_layout_place(&c->view.layout, m->slot);
-	uint32_t payload = status == GF_OK ? m->size : 0;
-	int is_inline = payload <= GF_INLINE_BYTES, rc = 0;
+/* post sends a reply that lies in the result's place, the way in which the request came. */
+static int post(struct worker *w, struct connection *c, const struct gf_message *m, uint64_t place) {
+	uint64_t head = place - sizeof *m, payload = m->status == GF_OK ? m->size : 0;
+	struct gf_ofi_piece all = {.from = &c->memory, .offset = head, .bytes = sizeof *m + payload, .to = c->peer_base + head, .key = c->peer_key};
+	struct gf_ofi_piece bulk = {.from = &c->memory, .offset = place, .bytes = payload, .to = c->peer_base + place, .key = c->peer_key};
+	int is_inline = (m->flags & GF_MESSAGE_INLINE) != 0, rc = 0;
 	int64_t until = 0;
 
-	m->status = status;
-	m->flags = is_inline ? GF_MESSAGE_INLINE : 0;
-	m->cookie = c->cookie;
+	if ((m->flags & GF_MESSAGE_BELL) != 0) {
+		uint32_t bell = gf_bell_pack(c->id, m->slot, c->cookie);
+		while ((rc = gf_ofi_ring(w->ofi, c->peer, &all, bell)) == 1 && patient(w, &until)) continue;
+		return rc;
+	}
 	if (!is_inline) {
-		while ((rc = gf_ofi_write(w->ofi, c->peer, &c->memory, p.result, payload, c->peer_base + p.result, c->peer_key)) == 1 && patient(w, &until)) continue;
+		while ((rc = gf_ofi_write(w->ofi, c->peer, &bulk)) == 1 && patient(w, &until)) continue;
 	}
 	if (rc == 0) {
-		while ((rc = gf_ofi_send(w->ofi, c->peer, m, c->arena + p.result, is_inline ? payload : 0)) == 1 && patient(w, &until)) continue;
+		while ((rc = gf_ofi_send(w->ofi, c->peer, &c->memory, head, sizeof *m + (is_inline ? payload : 0))) == 1 && patient(w, &until)) continue;
 	}
-	if (rc != 0) c->dead = 1;
+	return rc;
+}
+
+static void reply_ofi(struct worker *w, struct connection *c, struct gf_message *m, uint32_t status) {
+	uint64_t place = (uint64_t)(c->view.result[m->slot] - c->view.base);
+
+	m->status = status;
+	m->flags &= GF_MESSAGE_BELL;
+	if (m->flags == 0 && (status != GF_OK || m->size <= GF_INLINE_BYTES)) m->flags = GF_MESSAGE_INLINE;
+	memcpy(c->view.base + place - sizeof *m, m, sizeof *m);
+	if (post(w, c, m, place) != 0) c->dead = 1;
+}
+
+/* serve_request serves what is known to be the connection's own. */
+static void serve_request(struct worker *w, struct connection *c, struct gf_message *m, void *args) {
+	struct request q = {.seq = m->seq, .slot = m->slot, .size = m->size, .cap = m->cap, .timeout = m->timeout, .args = args};
+	uint32_t status = execute(w, c, &q, &m->size);
+
+	reply_ofi(w, c, m, status);
+}
+
+static struct connection *of(struct worker *w, uint32_t id) {
+	struct connection *c = id < GF_MAX_CONNECTIONS ? &w->connections[id] : NULL;
+
+	return c != NULL && c->used && !c->dead && c->carrier == GF_OFI ? c : NULL;
 }
 
 static void serve_message(struct worker *w, struct gf_ofi_received *r) {
 	struct gf_message m = r->message;
-	struct connection *c = m.connection < GF_MAX_CONNECTIONS ? &w->connections[m.connection] : NULL;
-	int whole = (m.flags & GF_MESSAGE_INLINE) == 0 || m.size == r->payload_bytes;
+	struct connection *c = of(w, m.connection);
+	int is_inline = (m.flags & GF_MESSAGE_INLINE) != 0;
 
-	if (c == NULL || !c->used || c->dead || c->carrier != GF_OFI || m.cookie != c->cookie || m.slot >= gf_layout_total(&c->view.layout) || !whole) {
-		gf_ofi_done(w->ofi, r->index);
-		return;
-	}
-	if ((m.flags & GF_MESSAGE_INLINE) != 0) memcpy(c->view.request[m.slot], r->payload, m.size);
-	struct request q = {.seq = m.seq, .slot = m.slot, .size = m.size, .cap = m.cap, .timeout = m.timeout};
-	uint32_t status = execute(w, c, &q, &m.size);
-	reply_ofi(w, c, &m, status);
-	gf_ofi_done(w->ofi, r->index); /* after the reply, which somebody waits for */
+	m.flags &= GF_MESSAGE_INLINE;
+	if (c == NULL || m.cookie != c->cookie || m.slot >= gf_layout_total(&c->view.layout) || (is_inline && m.size != r->payload_bytes)) return;
+	serve_request(w, c, &m, is_inline ? r->payload : c->view.request[m.slot]);
+}
+
+/* answer_trial shows the client that doorbells come through in both directions. */
+static void answer_trial(struct worker *w, struct connection *c) {
+	struct gf_message *m = (struct gf_message *)c->view.base;
+	struct gf_ofi_piece p = {.from = &c->memory, .offset = sizeof *m, .bytes = sizeof *m, .to = c->peer_base + sizeof *m, .key = c->peer_key};
+	int64_t until = 0;
+
+	if (m->cookie != c->cookie) return;
+	m[1] = *m;
+	while (gf_ofi_ring(w->ofi, c->peer, &p, gf_bell_pack(c->id, GF_BELL_TRIAL, c->cookie)) == 1 && patient(w, &until)) continue;
+}
+
+/* serve_bell believes the message that has been written, not the doorbell: a copy of it, which the client no longer changes. */
+static void serve_bell(struct worker *w, uint32_t data) {
+	struct gf_bell b = gf_bell_unpack(data);
+	struct connection *c = of(w, b.connection);
+	struct gf_message m;
+
+	if (c == NULL || b.tag != gf_bell_tag(c->cookie)) return;
+	if (b.slot == GF_BELL_TRIAL) answer_trial(w, c);
+	if (b.slot >= gf_layout_total(&c->view.layout)) return;
+	memcpy(&m, c->view.request[b.slot] - sizeof m, sizeof m);
+	if (m.cookie != c->cookie || m.connection != b.connection || m.slot != b.slot || m.seq <= c->heard[b.slot]) return;
+	c->heard[b.slot] = m.seq;
+	m.flags = GF_MESSAGE_BELL;
+	serve_request(w, c, &m, c->view.request[b.slot]);
 }
 
 int serve_ofi(struct worker *w) {
 	struct gf_ofi_received r;
 
 	if (w->ofi == NULL || gf_ofi_poll(w->ofi, &r) != 1) return 0;
-	serve_message(w, &r);
+	if (r.is_bell) {
+		serve_bell(w, r.bell);
+	} else {
+		serve_message(w, &r);
+	}
+	gf_ofi_done(w->ofi, &r); /* after the reply, which somebody waits for */
 	return 1;
 }

@@ -19,8 +19,8 @@ struct connection {
 	struct gf_ring requests, replies; /* ring */
 	int worker_wake, client_wake;
 	uint64_t cookie, peer, peer_key, peer_base; /* ofi */
-	uint8_t *arena;
 	struct gf_ofi_memory memory;
+	uint64_t heard[GF_MAX_TOTAL]; /* by slot: newest request, so that no doorbell rings twice */
 	int64_t spin_ns;
 };
 
@@ -45,6 +45,7 @@ struct request {
 	uint64_t seq;
 	uint32_t slot, size, cap;
 	int64_t timeout;
+	void *args;
 };
 
 int64_t worker_now(void);

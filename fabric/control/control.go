@@ -26,7 +26,7 @@ const (
 
 // Limits and constants of the protocol.
 const (
-	Version   = 1
+	Version   = 2
 	HeadBytes = 8
 	MaxBody   = 4096
 	MaxText   = 500

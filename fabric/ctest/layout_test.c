@@ -9,15 +9,15 @@
 
 static void places(uint64_t buffer, uint32_t slots) {
 	struct gf_layout l;
-	uint64_t at = GF_SHARED_BYTES;
+	uint64_t at = GF_SHARED_BYTES + GF_GAP_BYTES;
 	int good = gf_layout_make(&l, buffer, slots) == 0;
 
 	for (uint32_t i = 0; good && i < gf_layout_total(&l); i++) {
 		struct gf_place p = gf_layout_place(&l, i);
-		good &= p.request == at && p.result == at + p.bytes && p.bytes % GF_PAGE == 0;
-		at = p.result + p.bytes;
+		good &= p.request == at && p.result == at + p.bytes + GF_GAP_BYTES && p.bytes % GF_PAGE == 0;
+		at = p.result + p.bytes + GF_GAP_BYTES;
 	}
-	ok(good && at == gf_layout_bytes(&l), "slots follow each other and fill the arena");
+	ok(good && at - GF_GAP_BYTES + GF_PAGE == gf_layout_bytes(&l), "slots follow each other and fill the arena");
 	ok(l.large == 0 || l.large_bytes >= buffer, "large slots hold the buffer");
 }
 

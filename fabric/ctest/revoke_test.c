@@ -60,7 +60,7 @@ static void attack(struct board *b) {
 	for (int good = 1; good && !atomic_load(&b->stop);) {
 		uint32_t before = o->free_count;
 		memset(buffer, MARK, BYTES);
-		int rc = gf_ofi_write(o, peer, &mine, 0, BYTES, b->base, b->key);
+		int rc = gf_ofi_write(o, peer, &(struct gf_ofi_piece){.from = &mine, .bytes = BYTES, .to = b->base, .key = b->key});
 		if (rc == 1) {
 			good = gf_ofi_advance(o) == 0;
 			continue;
@@ -68,7 +68,7 @@ static void attack(struct board *b) {
 		good = rc == 0 && settle(o, before);
 		if (good) atomic_fetch_add(&b->written, 1);
 		memset(buffer, 0, BYTES);
-		rc = good ? (int)fi_read(o->ep, buffer, BYTES, mine.descriptor, peer, b->base, b->key, &o->buffers[o->free_tx[--o->free_count]].context) : -1;
+		rc = good ? (int)fi_read(o->ep, buffer, BYTES, mine.descriptor, peer, b->base, b->key, &o->tx[o->free_tx[--o->free_count]]) : -1;
 		good = rc == 0 && settle(o, before);
 		for (int i = 0; i < BYTES; i++) {
 			if (buffer[i] == SECRET) atomic_fetch_add(&b->leaked, 1);
