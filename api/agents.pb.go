@@ -25,6 +25,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Share says whether what a job does not use may be lent.
+type Share int32
+
+const (
+	Share_SHARE_UNSPECIFIED Share = 0
+	Share_SHARE_YES         Share = 1
+	Share_SHARE_NO          Share = 2
+	Share_SHARE_GPUS        Share = 3 // the job itself said yes: its GPUs too while it does not use them
+)
+
+// Enum value maps for Share.
+var (
+	Share_name = map[int32]string{
+		0: "SHARE_UNSPECIFIED",
+		1: "SHARE_YES",
+		2: "SHARE_NO",
+		3: "SHARE_GPUS",
+	}
+	Share_value = map[string]int32{
+		"SHARE_UNSPECIFIED": 0,
+		"SHARE_YES":         1,
+		"SHARE_NO":          2,
+		"SHARE_GPUS":        3,
+	}
+)
+
+func (x Share) Enum() *Share {
+	p := new(Share)
+	*p = x
+	return p
+}
+
+func (x Share) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Share) Descriptor() protoreflect.EnumDescriptor {
+	return file_agents_proto_enumTypes[0].Descriptor()
+}
+
+func (Share) Type() protoreflect.EnumType {
+	return &file_agents_proto_enumTypes[0]
+}
+
+func (x Share) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Share.Descriptor instead.
+func (Share) EnumDescriptor() ([]byte, []int) {
+	return file_agents_proto_rawDescGZIP(), []int{0}
+}
+
 type AgentMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Records (ended, claim, job_ended) carry a number that grows by one per agent start; the agent keeps each until the broker
@@ -343,6 +396,10 @@ type NodeState struct {
 	Admitting     bool                   `protobuf:"varint,5,opt,name=admitting,proto3" json:"admitting,omitempty"`
 	WhyNot        string                 `protobuf:"bytes,6,opt,name=why_not,json=whyNot,proto3" json:"why_not,omitempty"`
 	Jobs          []*JobHold             `protobuf:"bytes,7,rep,name=jobs,proto3" json:"jobs,omitempty"`
+	Unused        *Resources             `protobuf:"bytes,8,opt,name=unused,proto3" json:"unused,omitempty"`     // of slurm: what may still be lent of jobs' allocations; part of free
+	Borrowed      *Resources             `protobuf:"bytes,9,opt,name=borrowed,proto3" json:"borrowed,omitempty"` // of leased: what is taken from jobs' allocations
+	Stalls        *Stalls                `protobuf:"bytes,10,opt,name=stalls,proto3" json:"stalls,omitempty"`    // unset where jobs are not watched
+	Alone         *Stalls                `protobuf:"bytes,11,opt,name=alone,proto3" json:"alone,omitempty"`      // as they were last while nothing harvested ran here; unset when never seen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -426,6 +483,34 @@ func (x *NodeState) GetJobs() []*JobHold {
 	return nil
 }
 
+func (x *NodeState) GetUnused() *Resources {
+	if x != nil {
+		return x.Unused
+	}
+	return nil
+}
+
+func (x *NodeState) GetBorrowed() *Resources {
+	if x != nil {
+		return x.Borrowed
+	}
+	return nil
+}
+
+func (x *NodeState) GetStalls() *Stalls {
+	if x != nil {
+		return x.Stalls
+	}
+	return nil
+}
+
+func (x *NodeState) GetAlone() *Stalls {
+	if x != nil {
+		return x.Alone
+	}
+	return nil
+}
+
 type JobHold struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	JobId         uint32                 `protobuf:"varint,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
@@ -433,6 +518,10 @@ type JobHold struct {
 	CoreCount     uint32                 `protobuf:"varint,3,opt,name=core_count,json=coreCount,proto3" json:"core_count,omitempty"`
 	MemoryBytes   uint64                 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
 	Gpus          uint32                 `protobuf:"varint,5,opt,name=gpus,proto3" json:"gpus,omitempty"`
+	Share         Share                  `protobuf:"varint,6,opt,name=share,proto3,enum=gleaner.v1.Share" json:"share,omitempty"`                // broker to agent: the site's default; agent to broker: what holds, the job's own word included
+	UsedBytes     uint64                 `protobuf:"varint,7,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`             // of memory, by its cgroup; 0 when that cannot be told
+	PeakBytes     uint64                 `protobuf:"varint,8,opt,name=peak_bytes,json=peakBytes,proto3" json:"peak_bytes,omitempty"`             // the most that it has used so far
+	LendableBytes uint64                 `protobuf:"varint,9,opt,name=lendable_bytes,json=lendableBytes,proto3" json:"lendable_bytes,omitempty"` // of memory_bytes, what may be lent as long as the job does not need it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -502,6 +591,111 @@ func (x *JobHold) GetGpus() uint32 {
 	return 0
 }
 
+func (x *JobHold) GetShare() Share {
+	if x != nil {
+		return x.Share
+	}
+	return Share_SHARE_UNSPECIFIED
+}
+
+func (x *JobHold) GetUsedBytes() uint64 {
+	if x != nil {
+		return x.UsedBytes
+	}
+	return 0
+}
+
+func (x *JobHold) GetPeakBytes() uint64 {
+	if x != nil {
+		return x.PeakBytes
+	}
+	return 0
+}
+
+func (x *JobHold) GetLendableBytes() uint64 {
+	if x != nil {
+		return x.LendableBytes
+	}
+	return 0
+}
+
+// Stalls is how much jobs wait: shares of the time between 0 and 1, of the worst job.
+type Stalls struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Cpu           float64                `protobuf:"fixed64,1,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	Memory        float64                `protobuf:"fixed64,2,opt,name=memory,proto3" json:"memory,omitempty"`
+	Io            float64                `protobuf:"fixed64,3,opt,name=io,proto3" json:"io,omitempty"`
+	Bandwidth     float64                `protobuf:"fixed64,4,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
+	Missing       []string               `protobuf:"bytes,5,rep,name=missing,proto3" json:"missing,omitempty"` // which of these the node cannot tell
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Stalls) Reset() {
+	*x = Stalls{}
+	mi := &file_agents_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Stalls) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Stalls) ProtoMessage() {}
+
+func (x *Stalls) ProtoReflect() protoreflect.Message {
+	mi := &file_agents_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Stalls.ProtoReflect.Descriptor instead.
+func (*Stalls) Descriptor() ([]byte, []int) {
+	return file_agents_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Stalls) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *Stalls) GetMemory() float64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Stalls) GetIo() float64 {
+	if x != nil {
+		return x.Io
+	}
+	return 0
+}
+
+func (x *Stalls) GetBandwidth() float64 {
+	if x != nil {
+		return x.Bandwidth
+	}
+	return 0
+}
+
+func (x *Stalls) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
 type ExecutorReady struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -514,7 +708,7 @@ type ExecutorReady struct {
 
 func (x *ExecutorReady) Reset() {
 	*x = ExecutorReady{}
-	mi := &file_agents_proto_msgTypes[5]
+	mi := &file_agents_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +720,7 @@ func (x *ExecutorReady) String() string {
 func (*ExecutorReady) ProtoMessage() {}
 
 func (x *ExecutorReady) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[5]
+	mi := &file_agents_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +733,7 @@ func (x *ExecutorReady) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorReady.ProtoReflect.Descriptor instead.
 func (*ExecutorReady) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{5}
+	return file_agents_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ExecutorReady) GetId() string {
@@ -586,7 +780,7 @@ type ExecutorEnded struct {
 
 func (x *ExecutorEnded) Reset() {
 	*x = ExecutorEnded{}
-	mi := &file_agents_proto_msgTypes[6]
+	mi := &file_agents_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -598,7 +792,7 @@ func (x *ExecutorEnded) String() string {
 func (*ExecutorEnded) ProtoMessage() {}
 
 func (x *ExecutorEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[6]
+	mi := &file_agents_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +805,7 @@ func (x *ExecutorEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorEnded.ProtoReflect.Descriptor instead.
 func (*ExecutorEnded) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{6}
+	return file_agents_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ExecutorEnded) GetId() string {
@@ -686,7 +880,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_agents_proto_msgTypes[7]
+	mi := &file_agents_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -698,7 +892,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[7]
+	mi := &file_agents_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -711,7 +905,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{7}
+	return file_agents_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Claim) GetJobId() uint32 {
@@ -772,7 +966,7 @@ type JobEnded struct {
 
 func (x *JobEnded) Reset() {
 	*x = JobEnded{}
-	mi := &file_agents_proto_msgTypes[8]
+	mi := &file_agents_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +978,7 @@ func (x *JobEnded) String() string {
 func (*JobEnded) ProtoMessage() {}
 
 func (x *JobEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[8]
+	mi := &file_agents_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +991,7 @@ func (x *JobEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobEnded.ProtoReflect.Descriptor instead.
 func (*JobEnded) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{8}
+	return file_agents_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *JobEnded) GetJobId() uint32 {
@@ -816,7 +1010,7 @@ type Usage struct {
 
 func (x *Usage) Reset() {
 	*x = Usage{}
-	mi := &file_agents_proto_msgTypes[9]
+	mi := &file_agents_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -828,7 +1022,7 @@ func (x *Usage) String() string {
 func (*Usage) ProtoMessage() {}
 
 func (x *Usage) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[9]
+	mi := &file_agents_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -841,7 +1035,7 @@ func (x *Usage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage.ProtoReflect.Descriptor instead.
 func (*Usage) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{9}
+	return file_agents_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Usage) GetExecutors() []*Usage_Executor {
@@ -860,6 +1054,7 @@ type BrokerMessage struct {
 	//	*BrokerMessage_Stop
 	//	*BrokerMessage_SlurmJobs
 	//	*BrokerMessage_Ack
+	//	*BrokerMessage_Order
 	Message       isBrokerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -867,7 +1062,7 @@ type BrokerMessage struct {
 
 func (x *BrokerMessage) Reset() {
 	*x = BrokerMessage{}
-	mi := &file_agents_proto_msgTypes[10]
+	mi := &file_agents_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -879,7 +1074,7 @@ func (x *BrokerMessage) String() string {
 func (*BrokerMessage) ProtoMessage() {}
 
 func (x *BrokerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[10]
+	mi := &file_agents_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -892,7 +1087,7 @@ func (x *BrokerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BrokerMessage.ProtoReflect.Descriptor instead.
 func (*BrokerMessage) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{10}
+	return file_agents_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BrokerMessage) GetMessage() isBrokerMessage_Message {
@@ -947,6 +1142,15 @@ func (x *BrokerMessage) GetAck() *Ack {
 	return nil
 }
 
+func (x *BrokerMessage) GetOrder() *EvictionOrder {
+	if x != nil {
+		if x, ok := x.Message.(*BrokerMessage_Order); ok {
+			return x.Order
+		}
+	}
+	return nil
+}
+
 type isBrokerMessage_Message interface {
 	isBrokerMessage_Message()
 }
@@ -971,6 +1175,10 @@ type BrokerMessage_Ack struct {
 	Ack *Ack `protobuf:"bytes,5,opt,name=ack,proto3,oneof"`
 }
 
+type BrokerMessage_Order struct {
+	Order *EvictionOrder `protobuf:"bytes,6,opt,name=order,proto3,oneof"`
+}
+
 func (*BrokerMessage_Welcome) isBrokerMessage_Message() {}
 
 func (*BrokerMessage_Start) isBrokerMessage_Message() {}
@@ -981,17 +1189,20 @@ func (*BrokerMessage_SlurmJobs) isBrokerMessage_Message() {}
 
 func (*BrokerMessage_Ack) isBrokerMessage_Message() {}
 
+func (*BrokerMessage_Order) isBrokerMessage_Message() {}
+
 type Welcome struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	PublicKey     []byte                 `protobuf:"bytes,1,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"` // Ed25519, signs lease tokens
 	Keep          []string               `protobuf:"bytes,2,rep,name=keep,proto3" json:"keep,omitempty"`                            // of the registered executors, those with a living lease; the agent stops the others
+	Watch         *durationpb.Duration   `protobuf:"bytes,3,opt,name=watch,proto3" json:"watch,omitempty"`                          // how often to look how jobs fare and what they do not use; unset: not at all
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_agents_proto_msgTypes[11]
+	mi := &file_agents_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1003,7 +1214,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[11]
+	mi := &file_agents_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1016,7 +1227,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{11}
+	return file_agents_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Welcome) GetPublicKey() []byte {
@@ -1029,6 +1240,13 @@ func (x *Welcome) GetPublicKey() []byte {
 func (x *Welcome) GetKeep() []string {
 	if x != nil {
 		return x.Keep
+	}
+	return nil
+}
+
+func (x *Welcome) GetWatch() *durationpb.Duration {
+	if x != nil {
+		return x.Watch
 	}
 	return nil
 }
@@ -1052,7 +1270,7 @@ type Start struct {
 
 func (x *Start) Reset() {
 	*x = Start{}
-	mi := &file_agents_proto_msgTypes[12]
+	mi := &file_agents_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1282,7 @@ func (x *Start) String() string {
 func (*Start) ProtoMessage() {}
 
 func (x *Start) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[12]
+	mi := &file_agents_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1295,7 @@ func (x *Start) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Start.ProtoReflect.Descriptor instead.
 func (*Start) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{12}
+	return file_agents_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Start) GetId() string {
@@ -1167,7 +1385,7 @@ type Stop struct {
 
 func (x *Stop) Reset() {
 	*x = Stop{}
-	mi := &file_agents_proto_msgTypes[13]
+	mi := &file_agents_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1397,7 @@ func (x *Stop) String() string {
 func (*Stop) ProtoMessage() {}
 
 func (x *Stop) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[13]
+	mi := &file_agents_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1410,7 @@ func (x *Stop) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Stop.ProtoReflect.Descriptor instead.
 func (*Stop) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{13}
+	return file_agents_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Stop) GetId() string {
@@ -1223,7 +1441,7 @@ type SlurmJobs struct {
 
 func (x *SlurmJobs) Reset() {
 	*x = SlurmJobs{}
-	mi := &file_agents_proto_msgTypes[14]
+	mi := &file_agents_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1235,7 +1453,7 @@ func (x *SlurmJobs) String() string {
 func (*SlurmJobs) ProtoMessage() {}
 
 func (x *SlurmJobs) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[14]
+	mi := &file_agents_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1248,7 +1466,7 @@ func (x *SlurmJobs) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SlurmJobs.ProtoReflect.Descriptor instead.
 func (*SlurmJobs) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{14}
+	return file_agents_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SlurmJobs) GetAsOf() *timestamppb.Timestamp {
@@ -1295,7 +1513,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_agents_proto_msgTypes[15]
+	mi := &file_agents_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1525,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[15]
+	mi := &file_agents_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1538,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{15}
+	return file_agents_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ack) GetRecord() uint64 {
@@ -1328,6 +1546,52 @@ func (x *Ack) GetRecord() uint64 {
 		return x.Record
 	}
 	return 0
+}
+
+// EvictionOrder is the policy's, asked beforehand, for when memory alone is short: first to go first. Executors that it does not name
+// were started since and go before these.
+type EvictionOrder struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictionOrder) Reset() {
+	*x = EvictionOrder{}
+	mi := &file_agents_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictionOrder) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictionOrder) ProtoMessage() {}
+
+func (x *EvictionOrder) ProtoReflect() protoreflect.Message {
+	mi := &file_agents_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictionOrder.ProtoReflect.Descriptor instead.
+func (*EvictionOrder) Descriptor() ([]byte, []int) {
+	return file_agents_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *EvictionOrder) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
 }
 
 type Usage_Executor struct {
@@ -1342,7 +1606,7 @@ type Usage_Executor struct {
 
 func (x *Usage_Executor) Reset() {
 	*x = Usage_Executor{}
-	mi := &file_agents_proto_msgTypes[16]
+	mi := &file_agents_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1618,7 @@ func (x *Usage_Executor) String() string {
 func (*Usage_Executor) ProtoMessage() {}
 
 func (x *Usage_Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_agents_proto_msgTypes[16]
+	mi := &file_agents_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1631,7 @@ func (x *Usage_Executor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Usage_Executor.ProtoReflect.Descriptor instead.
 func (*Usage_Executor) Descriptor() ([]byte, []int) {
-	return file_agents_proto_rawDescGZIP(), []int{9, 0}
+	return file_agents_proto_rawDescGZIP(), []int{10, 0}
 }
 
 func (x *Usage_Executor) GetId() string {
@@ -1423,7 +1687,7 @@ const file_agents_proto_rawDesc = "" +
 	"\x0fRunningExecutor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\blease_id\x18\x02 \x01(\x04R\aleaseId\x12/\n" +
-	"\x05ready\x18\x03 \x01(\v2\x19.gleaner.v1.ExecutorReadyR\x05ready\"\x9f\x02\n" +
+	"\x05ready\x18\x03 \x01(\v2\x19.gleaner.v1.ExecutorReadyR\x05ready\"\xd7\x03\n" +
 	"\tNodeState\x12+\n" +
 	"\x05total\x18\x01 \x01(\v2\x15.gleaner.v1.ResourcesR\x05total\x12+\n" +
 	"\x05slurm\x18\x02 \x01(\v2\x15.gleaner.v1.ResourcesR\x05slurm\x12-\n" +
@@ -1431,14 +1695,31 @@ const file_agents_proto_rawDesc = "" +
 	"\x04free\x18\x04 \x01(\v2\x15.gleaner.v1.ResourcesR\x04free\x12\x1c\n" +
 	"\tadmitting\x18\x05 \x01(\bR\tadmitting\x12\x17\n" +
 	"\awhy_not\x18\x06 \x01(\tR\x06whyNot\x12'\n" +
-	"\x04jobs\x18\a \x03(\v2\x13.gleaner.v1.JobHoldR\x04jobs\"\x8c\x01\n" +
+	"\x04jobs\x18\a \x03(\v2\x13.gleaner.v1.JobHoldR\x04jobs\x12-\n" +
+	"\x06unused\x18\b \x01(\v2\x15.gleaner.v1.ResourcesR\x06unused\x121\n" +
+	"\bborrowed\x18\t \x01(\v2\x15.gleaner.v1.ResourcesR\bborrowed\x12*\n" +
+	"\x06stalls\x18\n" +
+	" \x01(\v2\x12.gleaner.v1.StallsR\x06stalls\x12(\n" +
+	"\x05alone\x18\v \x01(\v2\x12.gleaner.v1.StallsR\x05alone\"\x9a\x02\n" +
 	"\aJobHold\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\rR\x05jobId\x12\x14\n" +
 	"\x05cores\x18\x02 \x01(\tR\x05cores\x12\x1d\n" +
 	"\n" +
 	"core_count\x18\x03 \x01(\rR\tcoreCount\x12!\n" +
 	"\fmemory_bytes\x18\x04 \x01(\x04R\vmemoryBytes\x12\x12\n" +
-	"\x04gpus\x18\x05 \x01(\rR\x04gpus\"\x84\x01\n" +
+	"\x04gpus\x18\x05 \x01(\rR\x04gpus\x12'\n" +
+	"\x05share\x18\x06 \x01(\x0e2\x11.gleaner.v1.ShareR\x05share\x12\x1d\n" +
+	"\n" +
+	"used_bytes\x18\a \x01(\x04R\tusedBytes\x12\x1d\n" +
+	"\n" +
+	"peak_bytes\x18\b \x01(\x04R\tpeakBytes\x12%\n" +
+	"\x0elendable_bytes\x18\t \x01(\x04R\rlendableBytes\"z\n" +
+	"\x06Stalls\x12\x10\n" +
+	"\x03cpu\x18\x01 \x01(\x01R\x03cpu\x12\x16\n" +
+	"\x06memory\x18\x02 \x01(\x01R\x06memory\x12\x0e\n" +
+	"\x02io\x18\x03 \x01(\x01R\x02io\x12\x1c\n" +
+	"\tbandwidth\x18\x04 \x01(\x01R\tbandwidth\x12\x18\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\"\x84\x01\n" +
 	"\rExecutorReady\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
@@ -1469,19 +1750,21 @@ const file_agents_proto_rawDesc = "" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x0fcpu_nanoseconds\x18\x02 \x01(\x04R\x0ecpuNanoseconds\x12!\n" +
 	"\fmemory_bytes\x18\x03 \x01(\x04R\vmemoryBytes\x12)\n" +
-	"\x10spin_nanoseconds\x18\x04 \x01(\x04R\x0fspinNanoseconds\"\xfb\x01\n" +
+	"\x10spin_nanoseconds\x18\x04 \x01(\x04R\x0fspinNanoseconds\"\xae\x02\n" +
 	"\rBrokerMessage\x12/\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.gleaner.v1.WelcomeH\x00R\awelcome\x12)\n" +
 	"\x05start\x18\x02 \x01(\v2\x11.gleaner.v1.StartH\x00R\x05start\x12&\n" +
 	"\x04stop\x18\x03 \x01(\v2\x10.gleaner.v1.StopH\x00R\x04stop\x126\n" +
 	"\n" +
 	"slurm_jobs\x18\x04 \x01(\v2\x15.gleaner.v1.SlurmJobsH\x00R\tslurmJobs\x12#\n" +
-	"\x03ack\x18\x05 \x01(\v2\x0f.gleaner.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"<\n" +
+	"\x03ack\x18\x05 \x01(\v2\x0f.gleaner.v1.AckH\x00R\x03ack\x121\n" +
+	"\x05order\x18\x06 \x01(\v2\x19.gleaner.v1.EvictionOrderH\x00R\x05orderB\t\n" +
+	"\amessage\"m\n" +
 	"\aWelcome\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x12\n" +
-	"\x04keep\x18\x02 \x03(\tR\x04keep\"\xa5\x02\n" +
+	"\x04keep\x18\x02 \x03(\tR\x04keep\x12/\n" +
+	"\x05watch\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xa5\x02\n" +
 	"\x05Start\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\blease_id\x18\x02 \x01(\x04R\aleaseId\x12\x14\n" +
@@ -1505,7 +1788,15 @@ const file_agents_proto_rawDesc = "" +
 	"\awhy_not\x18\x04 \x01(\tR\x06whyNot\x12\x16\n" +
 	"\x06vacate\x18\x05 \x01(\bR\x06vacate\"\x1d\n" +
 	"\x03Ack\x12\x16\n" +
-	"\x06record\x18\x01 \x01(\x04R\x06record2L\n" +
+	"\x06record\x18\x01 \x01(\x04R\x06record\"!\n" +
+	"\rEvictionOrder\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids*K\n" +
+	"\x05Share\x12\x15\n" +
+	"\x11SHARE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tSHARE_YES\x10\x01\x12\f\n" +
+	"\bSHARE_NO\x10\x02\x12\x0e\n" +
+	"\n" +
+	"SHARE_GPUS\x10\x032L\n" +
 	"\x06Agents\x12B\n" +
 	"\aSession\x12\x18.gleaner.v1.AgentMessage\x1a\x19.gleaner.v1.BrokerMessage(\x010\x01B(Z&github.com/gleaner-hpc/gleaner/api;apib\x06proto3"
 
@@ -1521,70 +1812,81 @@ func file_agents_proto_rawDescGZIP() []byte {
 	return file_agents_proto_rawDescData
 }
 
-var file_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_agents_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_agents_proto_goTypes = []any{
-	(*AgentMessage)(nil),          // 0: gleaner.v1.AgentMessage
-	(*Register)(nil),              // 1: gleaner.v1.Register
-	(*RunningExecutor)(nil),       // 2: gleaner.v1.RunningExecutor
-	(*NodeState)(nil),             // 3: gleaner.v1.NodeState
-	(*JobHold)(nil),               // 4: gleaner.v1.JobHold
-	(*ExecutorReady)(nil),         // 5: gleaner.v1.ExecutorReady
-	(*ExecutorEnded)(nil),         // 6: gleaner.v1.ExecutorEnded
-	(*Claim)(nil),                 // 7: gleaner.v1.Claim
-	(*JobEnded)(nil),              // 8: gleaner.v1.JobEnded
-	(*Usage)(nil),                 // 9: gleaner.v1.Usage
-	(*BrokerMessage)(nil),         // 10: gleaner.v1.BrokerMessage
-	(*Welcome)(nil),               // 11: gleaner.v1.Welcome
-	(*Start)(nil),                 // 12: gleaner.v1.Start
-	(*Stop)(nil),                  // 13: gleaner.v1.Stop
-	(*SlurmJobs)(nil),             // 14: gleaner.v1.SlurmJobs
-	(*Ack)(nil),                   // 15: gleaner.v1.Ack
-	(*Usage_Executor)(nil),        // 16: gleaner.v1.Usage.Executor
-	(*Resources)(nil),             // 17: gleaner.v1.Resources
-	(*durationpb.Duration)(nil),   // 18: google.protobuf.Duration
-	(EndReason)(0),                // 19: gleaner.v1.EndReason
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*Function)(nil),              // 21: gleaner.v1.Function
+	(Share)(0),                    // 0: gleaner.v1.Share
+	(*AgentMessage)(nil),          // 1: gleaner.v1.AgentMessage
+	(*Register)(nil),              // 2: gleaner.v1.Register
+	(*RunningExecutor)(nil),       // 3: gleaner.v1.RunningExecutor
+	(*NodeState)(nil),             // 4: gleaner.v1.NodeState
+	(*JobHold)(nil),               // 5: gleaner.v1.JobHold
+	(*Stalls)(nil),                // 6: gleaner.v1.Stalls
+	(*ExecutorReady)(nil),         // 7: gleaner.v1.ExecutorReady
+	(*ExecutorEnded)(nil),         // 8: gleaner.v1.ExecutorEnded
+	(*Claim)(nil),                 // 9: gleaner.v1.Claim
+	(*JobEnded)(nil),              // 10: gleaner.v1.JobEnded
+	(*Usage)(nil),                 // 11: gleaner.v1.Usage
+	(*BrokerMessage)(nil),         // 12: gleaner.v1.BrokerMessage
+	(*Welcome)(nil),               // 13: gleaner.v1.Welcome
+	(*Start)(nil),                 // 14: gleaner.v1.Start
+	(*Stop)(nil),                  // 15: gleaner.v1.Stop
+	(*SlurmJobs)(nil),             // 16: gleaner.v1.SlurmJobs
+	(*Ack)(nil),                   // 17: gleaner.v1.Ack
+	(*EvictionOrder)(nil),         // 18: gleaner.v1.EvictionOrder
+	(*Usage_Executor)(nil),        // 19: gleaner.v1.Usage.Executor
+	(*Resources)(nil),             // 20: gleaner.v1.Resources
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(EndReason)(0),                // 22: gleaner.v1.EndReason
+	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
+	(*Function)(nil),              // 24: gleaner.v1.Function
 }
 var file_agents_proto_depIdxs = []int32{
-	1,  // 0: gleaner.v1.AgentMessage.register:type_name -> gleaner.v1.Register
-	3,  // 1: gleaner.v1.AgentMessage.state:type_name -> gleaner.v1.NodeState
-	5,  // 2: gleaner.v1.AgentMessage.ready:type_name -> gleaner.v1.ExecutorReady
-	6,  // 3: gleaner.v1.AgentMessage.ended:type_name -> gleaner.v1.ExecutorEnded
-	7,  // 4: gleaner.v1.AgentMessage.claim:type_name -> gleaner.v1.Claim
-	8,  // 5: gleaner.v1.AgentMessage.job_ended:type_name -> gleaner.v1.JobEnded
-	9,  // 6: gleaner.v1.AgentMessage.usage:type_name -> gleaner.v1.Usage
-	3,  // 7: gleaner.v1.Register.state:type_name -> gleaner.v1.NodeState
-	2,  // 8: gleaner.v1.Register.executors:type_name -> gleaner.v1.RunningExecutor
-	5,  // 9: gleaner.v1.RunningExecutor.ready:type_name -> gleaner.v1.ExecutorReady
-	17, // 10: gleaner.v1.NodeState.total:type_name -> gleaner.v1.Resources
-	17, // 11: gleaner.v1.NodeState.slurm:type_name -> gleaner.v1.Resources
-	17, // 12: gleaner.v1.NodeState.leased:type_name -> gleaner.v1.Resources
-	17, // 13: gleaner.v1.NodeState.free:type_name -> gleaner.v1.Resources
-	4,  // 14: gleaner.v1.NodeState.jobs:type_name -> gleaner.v1.JobHold
-	18, // 15: gleaner.v1.ExecutorReady.startup:type_name -> google.protobuf.Duration
-	19, // 16: gleaner.v1.ExecutorEnded.reason:type_name -> gleaner.v1.EndReason
-	20, // 17: gleaner.v1.ExecutorEnded.started:type_name -> google.protobuf.Timestamp
-	20, // 18: gleaner.v1.ExecutorEnded.ended:type_name -> google.protobuf.Timestamp
-	20, // 19: gleaner.v1.Claim.time:type_name -> google.protobuf.Timestamp
-	18, // 20: gleaner.v1.Claim.duration:type_name -> google.protobuf.Duration
-	16, // 21: gleaner.v1.Usage.executors:type_name -> gleaner.v1.Usage.Executor
-	11, // 22: gleaner.v1.BrokerMessage.welcome:type_name -> gleaner.v1.Welcome
-	12, // 23: gleaner.v1.BrokerMessage.start:type_name -> gleaner.v1.Start
-	13, // 24: gleaner.v1.BrokerMessage.stop:type_name -> gleaner.v1.Stop
-	14, // 25: gleaner.v1.BrokerMessage.slurm_jobs:type_name -> gleaner.v1.SlurmJobs
-	15, // 26: gleaner.v1.BrokerMessage.ack:type_name -> gleaner.v1.Ack
-	21, // 27: gleaner.v1.Start.function:type_name -> gleaner.v1.Function
-	19, // 28: gleaner.v1.Stop.reason:type_name -> gleaner.v1.EndReason
-	20, // 29: gleaner.v1.SlurmJobs.as_of:type_name -> google.protobuf.Timestamp
-	4,  // 30: gleaner.v1.SlurmJobs.jobs:type_name -> gleaner.v1.JobHold
-	0,  // 31: gleaner.v1.Agents.Session:input_type -> gleaner.v1.AgentMessage
-	10, // 32: gleaner.v1.Agents.Session:output_type -> gleaner.v1.BrokerMessage
-	32, // [32:33] is the sub-list for method output_type
-	31, // [31:32] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	2,  // 0: gleaner.v1.AgentMessage.register:type_name -> gleaner.v1.Register
+	4,  // 1: gleaner.v1.AgentMessage.state:type_name -> gleaner.v1.NodeState
+	7,  // 2: gleaner.v1.AgentMessage.ready:type_name -> gleaner.v1.ExecutorReady
+	8,  // 3: gleaner.v1.AgentMessage.ended:type_name -> gleaner.v1.ExecutorEnded
+	9,  // 4: gleaner.v1.AgentMessage.claim:type_name -> gleaner.v1.Claim
+	10, // 5: gleaner.v1.AgentMessage.job_ended:type_name -> gleaner.v1.JobEnded
+	11, // 6: gleaner.v1.AgentMessage.usage:type_name -> gleaner.v1.Usage
+	4,  // 7: gleaner.v1.Register.state:type_name -> gleaner.v1.NodeState
+	3,  // 8: gleaner.v1.Register.executors:type_name -> gleaner.v1.RunningExecutor
+	7,  // 9: gleaner.v1.RunningExecutor.ready:type_name -> gleaner.v1.ExecutorReady
+	20, // 10: gleaner.v1.NodeState.total:type_name -> gleaner.v1.Resources
+	20, // 11: gleaner.v1.NodeState.slurm:type_name -> gleaner.v1.Resources
+	20, // 12: gleaner.v1.NodeState.leased:type_name -> gleaner.v1.Resources
+	20, // 13: gleaner.v1.NodeState.free:type_name -> gleaner.v1.Resources
+	5,  // 14: gleaner.v1.NodeState.jobs:type_name -> gleaner.v1.JobHold
+	20, // 15: gleaner.v1.NodeState.unused:type_name -> gleaner.v1.Resources
+	20, // 16: gleaner.v1.NodeState.borrowed:type_name -> gleaner.v1.Resources
+	6,  // 17: gleaner.v1.NodeState.stalls:type_name -> gleaner.v1.Stalls
+	6,  // 18: gleaner.v1.NodeState.alone:type_name -> gleaner.v1.Stalls
+	0,  // 19: gleaner.v1.JobHold.share:type_name -> gleaner.v1.Share
+	21, // 20: gleaner.v1.ExecutorReady.startup:type_name -> google.protobuf.Duration
+	22, // 21: gleaner.v1.ExecutorEnded.reason:type_name -> gleaner.v1.EndReason
+	23, // 22: gleaner.v1.ExecutorEnded.started:type_name -> google.protobuf.Timestamp
+	23, // 23: gleaner.v1.ExecutorEnded.ended:type_name -> google.protobuf.Timestamp
+	23, // 24: gleaner.v1.Claim.time:type_name -> google.protobuf.Timestamp
+	21, // 25: gleaner.v1.Claim.duration:type_name -> google.protobuf.Duration
+	19, // 26: gleaner.v1.Usage.executors:type_name -> gleaner.v1.Usage.Executor
+	13, // 27: gleaner.v1.BrokerMessage.welcome:type_name -> gleaner.v1.Welcome
+	14, // 28: gleaner.v1.BrokerMessage.start:type_name -> gleaner.v1.Start
+	15, // 29: gleaner.v1.BrokerMessage.stop:type_name -> gleaner.v1.Stop
+	16, // 30: gleaner.v1.BrokerMessage.slurm_jobs:type_name -> gleaner.v1.SlurmJobs
+	17, // 31: gleaner.v1.BrokerMessage.ack:type_name -> gleaner.v1.Ack
+	18, // 32: gleaner.v1.BrokerMessage.order:type_name -> gleaner.v1.EvictionOrder
+	21, // 33: gleaner.v1.Welcome.watch:type_name -> google.protobuf.Duration
+	24, // 34: gleaner.v1.Start.function:type_name -> gleaner.v1.Function
+	22, // 35: gleaner.v1.Stop.reason:type_name -> gleaner.v1.EndReason
+	23, // 36: gleaner.v1.SlurmJobs.as_of:type_name -> google.protobuf.Timestamp
+	5,  // 37: gleaner.v1.SlurmJobs.jobs:type_name -> gleaner.v1.JobHold
+	1,  // 38: gleaner.v1.Agents.Session:input_type -> gleaner.v1.AgentMessage
+	12, // 39: gleaner.v1.Agents.Session:output_type -> gleaner.v1.BrokerMessage
+	39, // [39:40] is the sub-list for method output_type
+	38, // [38:39] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_agents_proto_init() }
@@ -1602,25 +1904,27 @@ func file_agents_proto_init() {
 		(*AgentMessage_JobEnded)(nil),
 		(*AgentMessage_Usage)(nil),
 	}
-	file_agents_proto_msgTypes[10].OneofWrappers = []any{
+	file_agents_proto_msgTypes[11].OneofWrappers = []any{
 		(*BrokerMessage_Welcome)(nil),
 		(*BrokerMessage_Start)(nil),
 		(*BrokerMessage_Stop)(nil),
 		(*BrokerMessage_SlurmJobs)(nil),
 		(*BrokerMessage_Ack)(nil),
+		(*BrokerMessage_Order)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agents_proto_rawDesc), len(file_agents_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   17,
+			NumEnums:      1,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_agents_proto_goTypes,
 		DependencyIndexes: file_agents_proto_depIdxs,
+		EnumInfos:         file_agents_proto_enumTypes,
 		MessageInfos:      file_agents_proto_msgTypes,
 	}.Build()
 	File_agents_proto = out.File

@@ -328,6 +328,7 @@ type AcquireRequest struct {
 	JobId         uint32                 `protobuf:"varint,7,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`                   // the lease ends with this Slurm job; 0 means none
 	Account       string                 `protobuf:"bytes,8,opt,name=account,proto3" json:"account,omitempty"`                             // for the report; empty means the job's account
 	BufferBytes   uint64                 `protobuf:"varint,9,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"` // largest payload in either direction, 4 KiB to memory/4; 0 means 1 MiB
+	Length        *durationpb.Duration   `protobuf:"bytes,10,opt,name=length,proto3" json:"length,omitempty"`                              // how long one invocation takes; unset: not known. Policies place it where it can end
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -423,6 +424,13 @@ func (x *AcquireRequest) GetBufferBytes() uint64 {
 		return x.BufferBytes
 	}
 	return 0
+}
+
+func (x *AcquireRequest) GetLength() *durationpb.Duration {
+	if x != nil {
+		return x.Length
+	}
+	return nil
 }
 
 type Lease struct {
@@ -1809,7 +1817,7 @@ const file_leases_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"\xae\x02\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xe1\x02\n" +
 	"\x0eAcquireRequest\x12\x1c\n" +
 	"\texecutors\x18\x01 \x01(\rR\texecutors\x12\x14\n" +
 	"\x05cores\x18\x02 \x01(\rR\x05cores\x12!\n" +
@@ -1819,7 +1827,9 @@ const file_leases_proto_rawDesc = "" +
 	"\x03ttl\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x15\n" +
 	"\x06job_id\x18\a \x01(\rR\x05jobId\x12\x18\n" +
 	"\aaccount\x18\b \x01(\tR\aaccount\x12!\n" +
-	"\fbuffer_bytes\x18\t \x01(\x04R\vbufferBytes\"\xc1\x04\n" +
+	"\fbuffer_bytes\x18\t \x01(\x04R\vbufferBytes\x121\n" +
+	"\x06length\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x06length\"\xc1\x04\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.gleaner.v1.LeaseStateR\x05state\x124\n" +
@@ -2015,58 +2025,59 @@ var file_leases_proto_goTypes = []any{
 var file_leases_proto_depIdxs = []int32{
 	4,  // 0: gleaner.v1.AcquireRequest.function:type_name -> gleaner.v1.Function
 	27, // 1: gleaner.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
-	0,  // 2: gleaner.v1.Lease.state:type_name -> gleaner.v1.LeaseState
-	1,  // 3: gleaner.v1.Lease.end_reason:type_name -> gleaner.v1.EndReason
-	5,  // 4: gleaner.v1.Lease.request:type_name -> gleaner.v1.AcquireRequest
-	7,  // 5: gleaner.v1.Lease.executors:type_name -> gleaner.v1.Executor
-	28, // 6: gleaner.v1.Lease.created:type_name -> google.protobuf.Timestamp
-	28, // 7: gleaner.v1.Lease.expires:type_name -> google.protobuf.Timestamp
-	28, // 8: gleaner.v1.Lease.ended:type_name -> google.protobuf.Timestamp
-	27, // 9: gleaner.v1.Lease.spin:type_name -> google.protobuf.Duration
-	2,  // 10: gleaner.v1.LeaseEvent.kind:type_name -> gleaner.v1.LeaseEvent.Kind
-	28, // 11: gleaner.v1.LeaseEvent.time:type_name -> google.protobuf.Timestamp
-	6,  // 12: gleaner.v1.LeaseEvent.lease:type_name -> gleaner.v1.Lease
-	7,  // 13: gleaner.v1.LeaseEvent.executor:type_name -> gleaner.v1.Executor
-	1,  // 14: gleaner.v1.LeaseEvent.reason:type_name -> gleaner.v1.EndReason
-	6,  // 15: gleaner.v1.ListResponse.leases:type_name -> gleaner.v1.Lease
-	3,  // 16: gleaner.v1.TaskRecord.outcome:type_name -> gleaner.v1.TaskRecord.Outcome
-	25, // 17: gleaner.v1.TaskRecord.attempts:type_name -> gleaner.v1.TaskRecord.Attempt
-	14, // 18: gleaner.v1.ReportTasksRequest.tasks:type_name -> gleaner.v1.TaskRecord
-	26, // 19: gleaner.v1.Explanation.history:type_name -> gleaner.v1.Explanation.Entry
-	28, // 20: gleaner.v1.NodesResponse.slurm_as_of:type_name -> google.protobuf.Timestamp
-	21, // 21: gleaner.v1.NodesResponse.nodes:type_name -> gleaner.v1.NodeStatus
-	22, // 22: gleaner.v1.NodeStatus.total:type_name -> gleaner.v1.Resources
-	22, // 23: gleaner.v1.NodeStatus.slurm:type_name -> gleaner.v1.Resources
-	22, // 24: gleaner.v1.NodeStatus.leased:type_name -> gleaner.v1.Resources
-	22, // 25: gleaner.v1.NodeStatus.free:type_name -> gleaner.v1.Resources
-	28, // 26: gleaner.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
-	28, // 27: gleaner.v1.ReportRequest.until:type_name -> google.protobuf.Timestamp
-	28, // 28: gleaner.v1.TaskRecord.Attempt.start:type_name -> google.protobuf.Timestamp
-	28, // 29: gleaner.v1.TaskRecord.Attempt.end:type_name -> google.protobuf.Timestamp
-	28, // 30: gleaner.v1.Explanation.Entry.time:type_name -> google.protobuf.Timestamp
-	5,  // 31: gleaner.v1.Leases.Acquire:input_type -> gleaner.v1.AcquireRequest
-	9,  // 32: gleaner.v1.Leases.Renew:input_type -> gleaner.v1.RenewRequest
-	10, // 33: gleaner.v1.Leases.Release:input_type -> gleaner.v1.ReleaseRequest
-	11, // 34: gleaner.v1.Leases.Watch:input_type -> gleaner.v1.WatchRequest
-	12, // 35: gleaner.v1.Leases.List:input_type -> gleaner.v1.ListRequest
-	15, // 36: gleaner.v1.Leases.ReportTasks:input_type -> gleaner.v1.ReportTasksRequest
-	17, // 37: gleaner.v1.Leases.Explain:input_type -> gleaner.v1.ExplainRequest
-	19, // 38: gleaner.v1.Cluster.Nodes:input_type -> gleaner.v1.NodesRequest
-	23, // 39: gleaner.v1.Cluster.Report:input_type -> gleaner.v1.ReportRequest
-	6,  // 40: gleaner.v1.Leases.Acquire:output_type -> gleaner.v1.Lease
-	6,  // 41: gleaner.v1.Leases.Renew:output_type -> gleaner.v1.Lease
-	6,  // 42: gleaner.v1.Leases.Release:output_type -> gleaner.v1.Lease
-	8,  // 43: gleaner.v1.Leases.Watch:output_type -> gleaner.v1.LeaseEvent
-	13, // 44: gleaner.v1.Leases.List:output_type -> gleaner.v1.ListResponse
-	16, // 45: gleaner.v1.Leases.ReportTasks:output_type -> gleaner.v1.ReportTasksResponse
-	18, // 46: gleaner.v1.Leases.Explain:output_type -> gleaner.v1.Explanation
-	20, // 47: gleaner.v1.Cluster.Nodes:output_type -> gleaner.v1.NodesResponse
-	24, // 48: gleaner.v1.Cluster.Report:output_type -> gleaner.v1.ReportResponse
-	40, // [40:49] is the sub-list for method output_type
-	31, // [31:40] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	27, // 2: gleaner.v1.AcquireRequest.length:type_name -> google.protobuf.Duration
+	0,  // 3: gleaner.v1.Lease.state:type_name -> gleaner.v1.LeaseState
+	1,  // 4: gleaner.v1.Lease.end_reason:type_name -> gleaner.v1.EndReason
+	5,  // 5: gleaner.v1.Lease.request:type_name -> gleaner.v1.AcquireRequest
+	7,  // 6: gleaner.v1.Lease.executors:type_name -> gleaner.v1.Executor
+	28, // 7: gleaner.v1.Lease.created:type_name -> google.protobuf.Timestamp
+	28, // 8: gleaner.v1.Lease.expires:type_name -> google.protobuf.Timestamp
+	28, // 9: gleaner.v1.Lease.ended:type_name -> google.protobuf.Timestamp
+	27, // 10: gleaner.v1.Lease.spin:type_name -> google.protobuf.Duration
+	2,  // 11: gleaner.v1.LeaseEvent.kind:type_name -> gleaner.v1.LeaseEvent.Kind
+	28, // 12: gleaner.v1.LeaseEvent.time:type_name -> google.protobuf.Timestamp
+	6,  // 13: gleaner.v1.LeaseEvent.lease:type_name -> gleaner.v1.Lease
+	7,  // 14: gleaner.v1.LeaseEvent.executor:type_name -> gleaner.v1.Executor
+	1,  // 15: gleaner.v1.LeaseEvent.reason:type_name -> gleaner.v1.EndReason
+	6,  // 16: gleaner.v1.ListResponse.leases:type_name -> gleaner.v1.Lease
+	3,  // 17: gleaner.v1.TaskRecord.outcome:type_name -> gleaner.v1.TaskRecord.Outcome
+	25, // 18: gleaner.v1.TaskRecord.attempts:type_name -> gleaner.v1.TaskRecord.Attempt
+	14, // 19: gleaner.v1.ReportTasksRequest.tasks:type_name -> gleaner.v1.TaskRecord
+	26, // 20: gleaner.v1.Explanation.history:type_name -> gleaner.v1.Explanation.Entry
+	28, // 21: gleaner.v1.NodesResponse.slurm_as_of:type_name -> google.protobuf.Timestamp
+	21, // 22: gleaner.v1.NodesResponse.nodes:type_name -> gleaner.v1.NodeStatus
+	22, // 23: gleaner.v1.NodeStatus.total:type_name -> gleaner.v1.Resources
+	22, // 24: gleaner.v1.NodeStatus.slurm:type_name -> gleaner.v1.Resources
+	22, // 25: gleaner.v1.NodeStatus.leased:type_name -> gleaner.v1.Resources
+	22, // 26: gleaner.v1.NodeStatus.free:type_name -> gleaner.v1.Resources
+	28, // 27: gleaner.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
+	28, // 28: gleaner.v1.ReportRequest.until:type_name -> google.protobuf.Timestamp
+	28, // 29: gleaner.v1.TaskRecord.Attempt.start:type_name -> google.protobuf.Timestamp
+	28, // 30: gleaner.v1.TaskRecord.Attempt.end:type_name -> google.protobuf.Timestamp
+	28, // 31: gleaner.v1.Explanation.Entry.time:type_name -> google.protobuf.Timestamp
+	5,  // 32: gleaner.v1.Leases.Acquire:input_type -> gleaner.v1.AcquireRequest
+	9,  // 33: gleaner.v1.Leases.Renew:input_type -> gleaner.v1.RenewRequest
+	10, // 34: gleaner.v1.Leases.Release:input_type -> gleaner.v1.ReleaseRequest
+	11, // 35: gleaner.v1.Leases.Watch:input_type -> gleaner.v1.WatchRequest
+	12, // 36: gleaner.v1.Leases.List:input_type -> gleaner.v1.ListRequest
+	15, // 37: gleaner.v1.Leases.ReportTasks:input_type -> gleaner.v1.ReportTasksRequest
+	17, // 38: gleaner.v1.Leases.Explain:input_type -> gleaner.v1.ExplainRequest
+	19, // 39: gleaner.v1.Cluster.Nodes:input_type -> gleaner.v1.NodesRequest
+	23, // 40: gleaner.v1.Cluster.Report:input_type -> gleaner.v1.ReportRequest
+	6,  // 41: gleaner.v1.Leases.Acquire:output_type -> gleaner.v1.Lease
+	6,  // 42: gleaner.v1.Leases.Renew:output_type -> gleaner.v1.Lease
+	6,  // 43: gleaner.v1.Leases.Release:output_type -> gleaner.v1.Lease
+	8,  // 44: gleaner.v1.Leases.Watch:output_type -> gleaner.v1.LeaseEvent
+	13, // 45: gleaner.v1.Leases.List:output_type -> gleaner.v1.ListResponse
+	16, // 46: gleaner.v1.Leases.ReportTasks:output_type -> gleaner.v1.ReportTasksResponse
+	18, // 47: gleaner.v1.Leases.Explain:output_type -> gleaner.v1.Explanation
+	20, // 48: gleaner.v1.Cluster.Nodes:output_type -> gleaner.v1.NodesResponse
+	24, // 49: gleaner.v1.Cluster.Report:output_type -> gleaner.v1.ReportResponse
+	41, // [41:50] is the sub-list for method output_type
+	32, // [32:41] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_leases_proto_init() }

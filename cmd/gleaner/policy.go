@@ -67,7 +67,7 @@ func (a *app) policyTest(ctx context.Context, path string, cases int, deadline t
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- p.Once(ctx) }()
-	defer func() { stop(); <-ended }()
+	defer func() { stop(); _ = <-ended }()
 	select {
 	case <-started:
 	case err := <-ended:
