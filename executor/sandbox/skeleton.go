@@ -47,6 +47,13 @@ func makeSkeleton(root string) error {
 			return fmt.Errorf("make sandbox root: %w", err)
 		}
 	}
+	for _, path := range shown {
+		if strings.HasPrefix(path, "/sys/") { // which may come later, with a driver
+			if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
+				return fmt.Errorf("make sandbox root: %w", err)
+			}
+		}
+	}
 	points := append(hostPaths(), "/etc/passwd", "/etc/group")
 	for _, path := range points {
 		if err := makePoint(root, path); err != nil {

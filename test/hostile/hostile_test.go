@@ -59,6 +59,7 @@ func functions() []attack {
 		{name: "thread bomb", input: "threads", timeout: long, result: "bounded"},
 		{name: "memory bomb", input: "memory", timeout: long, failure: ended, says: tooMuchSpace},
 		{name: "memory in memfds", input: "memfds", timeout: long, failure: ended, says: tooMuchSpace},
+		{name: "first to go when memory is short", input: "score", timeout: long, result: "1000"},
 		{name: "descriptors", input: "descriptors", timeout: long, result: "EMFILE"},
 		{name: "disk in /tmp", input: "disk", timeout: long, result: "full"},
 		{name: "inodes in /tmp", input: "inodes", timeout: long, result: "full"},

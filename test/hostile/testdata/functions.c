@@ -315,6 +315,12 @@ static uint32_t scribble(const char *name, void *result) {
 	return say(result, "done");
 }
 
+static uint32_t score(void *result) {
+	int fd = open("/proc/self/oom_score_adj", O_RDONLY);
+	ssize_t n = fd < 0 ? -1 : read(fd, result, 64);
+	return n > 0 ? (uint32_t)n - 1 : say(result, "unknown");
+}
+
 static uint32_t gigantic(void *result) {
 	(void)result;
 	return UINT32_MAX;
@@ -328,7 +334,7 @@ uint32_t run(void *args, uint32_t size, void *result) {
 		{"forks", forks}, {"threads", threads}, {"memory", memory}, {"memfds", memfds}, {"descriptors", descriptors}, {"disk", disk}, {"inodes", inodes},
 		{"residue", residue}, {"loop", loop}, {"deaf", deaf}, {"stopped", stopped}, {"stack", stack}, {"closes", closes}, {"killall", killall},
 		{"signals", signals}, {"daemonize", daemonize}, {"becomes", becomes}, {"calls", calls}, {"int80", int80}, {"x32", x32}, {"namespaces", namespaces},
-		{"digs", digs}, {"writes", writes}, {"secret", secret}, {"sockets", sockets}, {"gigantic", gigantic},
+		{"digs", digs}, {"writes", writes}, {"secret", secret}, {"sockets", sockets}, {"gigantic", gigantic}, {"score", score},
 	};
 	char what[256] = {0}, *more;
 
