@@ -34,6 +34,7 @@ type slot struct {
 	state atomic.Int32
 	done  chan completion // one place
 	call  *Call           // set by Start
+	loan  atomic.Uint64   // grows with each Buffer that is lent and given back: only one of this number may be used
 }
 
 // Conn is a connection to one executor. All methods are safe for concurrent use.
@@ -58,6 +59,7 @@ type Conn struct {
 	users  sync.RWMutex // held for reading inside Invoke and Start; Close waits for it
 	closed atomic.Bool
 	once   sync.Once
+	loans  loans
 	gone   chan struct{}
 	ended  chan struct{} // keeper has returned
 }
@@ -159,7 +161,7 @@ func (c *Conn) Err() error {
 	return &GoneError{Reason: c.h.reason()}
 }
 
-// Close ends the connection. What is in flight ends with a GoneError.
+// Close ends the connection. What is in flight ends with a GoneError. Memory of a Buffer stays until the Buffer is released.
 func (c *Conn) Close() error {
 	c.once.Do(func() {
 		c.h.abort()
@@ -168,7 +170,9 @@ func (c *Conn) Close() error {
 		c.closed.Store(true)
 		c.h.kick()
 		<-c.ended
-		c.h.close()
+		if c.loans.end() {
+			c.h.close()
+		}
 		c.users.Unlock()
 	})
 	return nil
@@ -188,22 +192,32 @@ func (c *Conn) Invoke(ctx context.Context, input, result []byte, timeout time.Du
 	s.state.Store(waiting)
 	c.inFlight.Add(1)
 	if c.harvester.CompareAndSwap(false, true) {
-		done, ok := c.spinFor(ctx, s, len(input), len(result), timeout)
+		done, ok := c.spinFor(ctx, s, size, capacity, timeout)
 		c.handOver()
+	done, err := c.roundTrip(ctx, s, len(input), len(result), timeout)
+	if err != nil {
+		return 0, err
+	}
+	return c.finish(s, done, result)
+}
+
+// roundTrip runs what lies in the slot. With an error, the context's, the slot is no longer the caller's: it is freed when the
+// function has ended.
+func (c *Conn) roundTrip(ctx context.Context, s *slot, size, capacity int, timeout time.Duration) (completion, error) {
 		if ok {
-			return c.finish(s, done, result)
+			return done, nil
 		}
 	} else {
-		c.h.submit(s.index, len(input), len(result), timeout)
+		c.h.submit(s.index, size, capacity, timeout)
 	}
 	select {
 	case done := <-s.done:
-		return c.finish(s, done, result)
+		return done, nil
 	case <-ctx.Done():
 		if s.state.CompareAndSwap(waiting, abandoned) {
-			return 0, ctx.Err()
+			return completion{}, ctx.Err()
 		}
-		return c.finish(s, <-s.done, result)
+		return <-s.done, nil
 	}
 }
 

@@ -29,7 +29,7 @@ type Config struct {
 type Row struct {
 	Carrier   string  `json:"carrier"`
 	What      string  `json:"what"`   // hot, warm, in-flight or bandwidth
-	Caller    string  `json:"caller"` // C or Go; functions are always C
+	Caller    string  `json:"caller"` // C, Go or "Go in place", whose arguments and results are not copied; functions are always C
 	Bytes     int     `json:"bytes"`
 	InFlight  int     `json:"in_flight"`
 	Measured  Times   `json:"measured"`

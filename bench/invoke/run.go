@@ -22,6 +22,7 @@ const (
 )
 
 // Run measures all that cfg asks for. What was measured before an error is returned with it.
+	inPlace     = "Go in place"
 func Run(ctx context.Context, cfg Config) (*Result, error) {
 	r := &Result{Schema: "gleaner-bench-invoke/1"}
 	var err error
@@ -133,9 +134,9 @@ func (r *Result) phase(ctx context.Context, cfg *Config, carrier, phase string) 
 		if cfg.Progress != nil {
 			cfg.Progress(fmt.Sprintf("%s, %s, %d bytes", carrier, phase, size))
 		}
-		var bare, c, golang series
+		var bare, c, golang, place series
 		for range cfg.Turns {
-			if err := s.turn(ctx, job{size, rounds(most, size), mode, 1}, &bare, &c, &golang); err != nil {
+			if err := s.turn(ctx, job{size, rounds(most, size), mode, 1}, &bare, &c, &golang, &place); err != nil {
 				return fmt.Errorf("%s, %s, %d bytes: %w", carrier, phase, size, err)
 			}
 		}
@@ -148,8 +149,8 @@ func (r *Result) phase(ctx context.Context, cfg *Config, carrier, phase string) 
 	return r.floods(s, cfg, carrier)
 }
 
-// turn measures bare, C and Go one after the other.
-func (s *setup) turn(ctx context.Context, j job, bare, c, golang *series) error {
+// turn measures bare, C and Go, with copies and in place, one after the other.
+func (s *setup) turn(ctx context.Context, j job, bare, c, golang, place *series) error {
 	for _, m := range []struct {
 		p  *program
 		to *series
@@ -160,15 +161,29 @@ func (s *setup) turn(ctx context.Context, j job, bare, c, golang *series) error 
 		}
 		m.to.add(samples, j.rounds, total)
 	}
-	return onProcessor(false, func() error { return s.fromGo(ctx, j, golang) })
+	return onProcessor(false, func() error {
+		input, result := make([]byte, j.bytes), make([]byte, j.bytes)
+		err := fromGo(j, golang, func() error { _, err := s.conn.Invoke(ctx, input, result, 0); return err })
+		if err != nil {
+			return err
+		}
+		b, err := s.conn.Borrow(ctx, j.bytes)
+		if err != nil {
+			return err
+		}
+		defer b.Release()
+		clear(b.Args()[:j.bytes])
+		return fromGo(j, place, func() error { _, err := b.Invoke(ctx, j.bytes, j.bytes, 0); return err })
+	})
 }
 
-func (s *setup) fromGo(ctx context.Context, j job, to *series) error {
-	input, result := make([]byte, j.bytes), make([]byte, j.bytes)
+// fromGo measures what call does.
+func fromGo(j job, to *series, call func() error) error {
 	samples := make([]uint32, 0, j.rounds)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
+		r.pair(Row{Carrier: carrier, What: phase, Caller: inPlace, Bytes: size, InFlight: 1, Allocs: place.allocs}, &place, &bare)
 	begin := time.Now()
 	last := time.Duration(0)
 	for range j.rounds {
@@ -176,7 +191,7 @@ func (s *setup) fromGo(ctx context.Context, j job, to *series) error {
 			time.Sleep(thinkTime)
 			last = time.Since(begin)
 		}
-		if _, err := s.conn.Invoke(ctx, input, result, 0); err != nil {
+		if err := call(); err != nil {
 			return err
 		}
 		end := time.Since(begin)
@@ -253,3 +268,5 @@ func judge(r *Row) (bound float64, within bool) {
 	}
 	return bound, bound == 0 || r.Ratio <= bound
 }
+	case r.Caller == inPlace:
+		return 0, r.Allocs == 0

@@ -33,6 +33,7 @@ func TestJudge(t *testing.T) {
 		"ring from C":           {Row{Carrier: "ring", What: "hot", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.6}, 1.5, false},
 		"ring from Go":          {Row{Carrier: "ring", What: "hot", Caller: "Go", Bytes: 64, Measured: sampled, Ratio: 3.9}, 4, true},
 		"ring from Go, garbage": {Row{Carrier: "ring", What: "hot", Caller: "Go", Bytes: 64, Measured: sampled, Ratio: 3.9, Allocs: 1}, 4, false},
+		"in place, garbage":     {Row{Carrier: "ring", What: "hot", Caller: inPlace, Bytes: 4096, Measured: sampled, Allocs: 1}, 0, false},
 		"ofi, large":            {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 1 << 20, Measured: sampled, Ratio: 1.1}, 1.1, true},
 		"ofi, no bound":         {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 65536, Measured: sampled, Ratio: 9}, 0, true},
 		"warm":                  {Row{Carrier: "ofi", What: "warm", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.2}, 1.15, false},
