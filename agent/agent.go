@@ -69,6 +69,9 @@ type Config struct {
 	// memory; otherwise such a job holds all of it.
 	MemoryByCores bool
 
+	// Objection is why nothing may be lent here, whatever is free; "" for nothing.
+	Objection string
+
 	Socket   string // for gate and hook
 	RunDir   string
 	StateDir string

@@ -197,6 +197,7 @@ func (l *loop) flush(now time.Time) {
 func (l *loop) begin(now time.Time) {
 	l.began = now
 	l.ledger.Block("launcher", "launcher is not reachable")
+	l.ledger.Block("sandbox", l.cfg.Objection)
 	l.learnLocal(l.cfg.Jobs.Look(), now)
 	l.metrics.node(l.ledger, now)
 }

@@ -19,6 +19,7 @@ type Agent struct {
 	Executor Executor     `toml:"executor"`
 	Fabric   Fabric       `toml:"fabric"`
 	Evict    Evict        `toml:"evict"`
+	Sandbox  Sandbox      `toml:"sandbox"`
 }
 
 // Node says what of the machine belongs to Slurm and may be lent.
@@ -96,6 +97,7 @@ func defaultAgent() *Agent {
 		Launcher: Launcher{Socket: "/run/gleaner-launch/launch.sock"},
 		Executor: Executor{Parked: 1, ParkedMemory: 64 << 20},
 		Evict:    Evict{WarnTimeout: Duration(5 * time.Second), OrphanTimeout: Duration(2 * time.Minute)},
+		Sandbox:  Sandbox{Waive: []string{}, Binds: []string{}},
 	}
 }
 
@@ -140,6 +142,7 @@ func (c *Agent) validate(doc *document) {
 	doc.require(c.Executor.Listen == "" || net.ParseIP(c.Executor.Listen) != nil, "executor.listen", "%q is no IP address", c.Executor.Listen)
 	doc.require(c.Executor.Parked >= 0 && c.Executor.Parked <= 64, "executor.parked", "%d is out of range 0 to 64", c.Executor.Parked)
 	doc.require(c.Executor.ParkedMemory >= 32<<20, "executor.parked_memory", "want at least 32M")
+	c.Sandbox.validate(doc)
 	doc.require(c.Evict.WarnTimeout >= Duration(time.Second), "evict.warn_timeout", "want at least 1s")
 	doc.require(c.Evict.MaxGrace >= 0 && c.Evict.MaxGrace <= Duration(50*time.Millisecond), "evict.max_grace", "want at most 50ms, which is how long a gate waits for an answer")
 	doc.require(c.Evict.OrphanTimeout >= Duration(time.Second), "evict.orphan_timeout", "want at least 1s")

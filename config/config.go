@@ -53,7 +53,7 @@ func isBroker(tables map[string]any) bool {
 	has := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(name string) bool { _, ok := tables[name]; return ok })
 	}
-	if has("node", "agent", "launcher", "executor", "fabric", "evict") {
+	if has("node", "agent", "launcher", "executor", "fabric", "evict", "sandbox") {
 		return false
 	}
 	if has("slurm", "policy", "limits", "audit", "allow", "deny", "limit") {

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/gleaner-hpc/gleaner/agent"
+	"github.com/gleaner-hpc/gleaner/agent/confine"
 	"github.com/gleaner-hpc/gleaner/agent/coreset"
 	"github.com/gleaner-hpc/gleaner/agent/evict"
 	"github.com/gleaner-hpc/gleaner/agent/jobs"
@@ -58,6 +59,15 @@ func run(ctx context.Context, file, node string) error {
 		return session.New(session.Config{
 			Address: c.Broker.Address, Credentials: identity.PerRPC{Method: method}, TLS: secure, Events: events, Log: log,
 		})
+	}
+	findings := confine.Look(os.DirFS("/"), c.Sandbox.Waive)
+	if cfg.Objection = confine.Objection(findings); cfg.Objection != "" {
+		log.Error("nothing is lent", "reason", cfg.Objection)
+	}
+	for _, f := range findings {
+		if !f.Given && f.Waived {
+			log.Warn("sandboxes go without what agent.toml waives", "guard", f.Name, "reason", f.Why)
+		}
 	}
 	cfg.Metrics, cfg.Log = agent.NewMetrics(version), log
 	a, err := agent.New(*cfg)

@@ -237,10 +237,10 @@ func (a *app) versionCommand() *cobra.Command {
 
 func (a *app) checkCommand() *cobra.Command {
 	check := &cobra.Command{
-		Use: "check", Short: "Check a configuration",
+		Use: "check", Short: "Check a configuration, or what a node can give",
 		RunE: func(*cobra.Command, []string) error { return usage("check what? See 'gleaner check --help'") },
 	}
-	check.AddCommand(&cobra.Command{
+	check.AddCommand(a.checkNodeCommand(), &cobra.Command{
 		Use: "config FILE", Short: "Check an agent.toml or broker.toml; every finding has file and line", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := config.Check(args[0]); err != nil {

@@ -277,6 +277,10 @@ socket = %q
 [executor]
 listen = "127.0.0.1"
 parked = %d
+
+[sandbox]
+waive = [%s]
+network = true
 `, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), c.StateDir("agentd/"+node),
-		c.Broker(), c.MungeSocket(), c.etc("ca.pem"), certificate, c.LaunchSocket(node), c.Parked)
+		c.Broker(), c.MungeSocket(), c.etc("ca.pem"), certificate, c.LaunchSocket(node), c.Parked, strings.Join(lacking(), ", "))
 }

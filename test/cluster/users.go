@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"github.com/gleaner-hpc/gleaner/agent/confine"
 )
 
 // handOver gives the folders in which daemons write to the users that they run as: nothing there is root's.
@@ -76,4 +78,15 @@ func (c *Cluster) copyClosed() error {
 		}
 	}
 	return nil
+}
+
+// lacking are the guards that this machine cannot give: a cluster for tests does without.
+func lacking() []string {
+	var names []string
+	for _, f := range confine.Look(os.DirFS("/"), nil) {
+		if !f.Given {
+			names = append(names, strconv.Quote(f.Name))
+		}
+	}
+	return names
 }
