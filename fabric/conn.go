@@ -189,11 +189,6 @@ func (c *Conn) Invoke(ctx context.Context, input, result []byte, timeout time.Du
 		return 0, err
 	}
 	copy(s.request, input)
-	s.state.Store(waiting)
-	c.inFlight.Add(1)
-	if c.harvester.CompareAndSwap(false, true) {
-		done, ok := c.spinFor(ctx, s, size, capacity, timeout)
-		c.handOver()
 	done, err := c.roundTrip(ctx, s, len(input), len(result), timeout)
 	if err != nil {
 		return 0, err
@@ -204,6 +199,11 @@ func (c *Conn) Invoke(ctx context.Context, input, result []byte, timeout time.Du
 // roundTrip runs what lies in the slot. With an error, the context's, the slot is no longer the caller's: it is freed when the
 // function has ended.
 func (c *Conn) roundTrip(ctx context.Context, s *slot, size, capacity int, timeout time.Duration) (completion, error) {
+	s.state.Store(waiting)
+	c.inFlight.Add(1)
+	if c.harvester.CompareAndSwap(false, true) {
+		done, ok := c.spinFor(ctx, s, size, capacity, timeout)
+		c.handOver()
 		if ok {
 			return done, nil
 		}
