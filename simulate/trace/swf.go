@@ -174,12 +174,16 @@ func WriteSWF(w io.Writer, t *Trace) error {
 		cores += n.Cores
 	}
 	_, err := fmt.Fprintf(w, "; Version: 2.2\n; MaxNodes: %d\n; MaxProcs: %d\n", len(t.Nodes), cores)
+	first := time.Duration(0) // jobs may have been handed in before the trace begins
+	for _, j := range t.Jobs {
+		first = min(first, j.Submit)
+	}
 	for i, j := range t.Jobs {
 		if err != nil {
 			break
 		}
 		_, err = fmt.Fprintf(w, "%d %.0f %.0f %.0f %d -1 -1 %d %.0f -1 1 1 1 -1 1 1 -1 -1\n",
-			i+1, j.Submit.Seconds(), (j.Start - j.Submit).Seconds(), (j.End - j.Start).Seconds(), j.Cores, j.Cores, j.Limit.Seconds())
+			i+1, (j.Submit - first).Seconds(), (j.Start - j.Submit).Seconds(), (j.End - j.Start).Seconds(), j.Cores, j.Cores, j.Limit.Seconds())
 	}
 	if err != nil {
 		return fmt.Errorf("write trace: %w", err)
