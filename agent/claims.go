@@ -48,15 +48,8 @@ func (l *loop) quiet() uint16 {
 	if !l.synced || len(l.strays) > 0 {
 		return 0
 	}
-	for _, e := range l.executors {
-		if e.starting {
-			return 0
-		}
-	}
-	for _, p := range l.parked {
-		if p.starting {
-			return 0
-		}
+	if l.anyStarting() {
+		return 0
 	}
 	return gate.FlagQuiet
 }
@@ -179,6 +172,7 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 		kind := gate.Done
 		if !v.Complete {
 			kind = gate.Failed
+			l.lookAtMarks(openAgain)
 			l.log.Error("claim not cleared in time; the gate uses force", "job", v.Job, "after", now.Sub(v.Received), "blocking", l.ledger.Blocking(v.Job))
 		}
 		l.waiting[v.ID].Answer(kind, len(v.Evicted))

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -227,7 +228,12 @@ func (l *loop) started(e *executor, err error, now time.Time) {
 		l.exited(*e.exit, now)
 	default:
 		l.log.Error("executor not started", "executor", e.id, "lease", e.start.GetLeaseId(), "error", err)
-		e.end(api.EndReason_EXECUTOR_FAILED, "sandbox could not be started: "+err.Error())
+		reason := api.EndReason_EXECUTOR_FAILED
+		if errors.Is(err, launcher.ErrShut) {
+			reason = api.EndReason_REFUSED
+			l.lookAtMarks(0)
+		}
+		e.end(reason, "sandbox could not be started: "+err.Error())
 		// Nothing is known about a start whose answer was lost: only a kill tells that nothing is left.
 		l.ledger.Condemn(e.id)
 		l.kill([]string{e.id}, e.detail, 0, now.Add(killWithin))
@@ -264,6 +270,7 @@ func (l *loop) exited(x launcher.Exited, now time.Time) {
 	if e.reason == 0 && x.Signal == int(unix.SIGKILL) && !x.OOM {
 		// By nobody whom we know: a gate that had to use force does so, and its claim may still be on its way.
 		e.goneAt, e.unexplained = now, true
+		l.lookAtMarks(0)
 		l.changed(now)
 		return
 	}

@@ -46,6 +46,7 @@ type loop struct {
 	waiting   map[uint64]*gatesock.Call // by ticket
 	early     map[uint32]evict.Plan     // what went for a job before it claimed
 	left      departures
+	marks     marks
 	looking   bool // again, for jobs that have claimed nothing
 	ticket    uint64
 	executors map[string]*executor
@@ -230,6 +231,7 @@ func (l *loop) launcherUp(up bool, now time.Time) {
 		return
 	}
 	l.compare()
+	l.lookAtMarks(0)
 }
 
 // compare asks the launcher what runs and brings the ledger in line.

@@ -16,7 +16,7 @@ struct gl_outcome gl_gate(const struct gl_settings *s, const struct gl_frame *cl
 	o.freed = o.verdict == GL_OK || o.verdict == GL_EMPTY;
 	if (!o.freed) {
 		o.forced = true;
-		o.freed = gl_force(s, mounts, &o.force);
+		o.freed = gl_force(s, claim->job, mounts, &o.force);
 	}
 	return o;
 }

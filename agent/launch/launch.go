@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
@@ -24,6 +25,11 @@ type DownError struct {
 
 func (e *DownError) Error() string {
 	return fmt.Sprintf("ask the launcher at %s: %v; is gleaner's launcher running there?", e.Path, e.Err)
+}
+
+// Is recognizes the refusal to start on a node that a gate has shut.
+func (e *RefusedError) Is(target error) bool {
+	return target == launcher.ErrShut && strings.Contains(e.Reason, launcher.ErrShut.Error())
 }
 
 // Unwrap gives the cause.
@@ -95,6 +101,12 @@ func (c *Client) List(ctx context.Context) ([]launcher.Sandbox, error) {
 		return nil, err
 	}
 	return reply.Sandboxes, nil
+}
+
+// Open takes away the marks of jobs whose gates have shut the node, and returns the jobs for which it is still shut.
+func (c *Client) Open(ctx context.Context, jobs ...uint32) ([]uint32, error) {
+	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Open, Jobs: jobs})
+	return reply.Shut, err
 }
 
 // CleanUp ends every sandbox of this node and removes every trace of them.

@@ -3,7 +3,14 @@
 // to every connection.
 package launcher
 
-import "time"
+import (
+	"errors"
+	"time"
+)
+
+// ErrShut is in the answer to a Start while a job's gate has shut the node: it has ended by force what was harvested there, and nothing
+// is started before Open.
+var ErrShut = errors.New("a job's gate has shut this node")
 
 // Verb names what is asked.
 type Verb string
@@ -22,6 +29,9 @@ const (
 	Thaw   Verb = "thaw"
 	// List reports every sandbox of this node, running or not yet cleaned up.
 	List Verb = "list"
+	// Open lets sandboxes be started again after the gates of Jobs have shut the node, and answers with the jobs for which it is still
+	// shut. The caller has entered what these jobs hold, and waits for no Start.
+	Open Verb = "open"
 	// CleanUp removes every trace of this node's sandboxes: processes, cgroups, mounts, folders. It needs no memory of the past.
 	CleanUp Verb = "cleanup"
 )
@@ -33,6 +43,7 @@ type Request struct {
 	Spec     *Spec         `json:"spec,omitempty"`     // Start, Resize
 	IDs      []string      `json:"ids,omitempty"`      // Kill, Freeze, Thaw: sandbox ids
 	Deadline time.Duration `json:"deadline,omitempty"` // Kill: 0 means 1 s
+	Jobs     []uint32      `json:"jobs,omitempty"`     // Open
 }
 
 // Spec describes one sandbox. The launcher refuses what it may not be, naming the field. Binaries, cgroup parent and root file
@@ -59,6 +70,7 @@ type Reply struct {
 	Remaining []string  `json:"remaining,omitempty"` // Kill: not ended, or memory still charged, at the deadline
 	Sandboxes []Sandbox `json:"sandboxes,omitempty"` // List
 	Exited    *Exited   `json:"exited,omitempty"`    // event
+	Shut      []uint32  `json:"shut,omitempty"`      // Open: jobs whose gates keep the node shut
 }
 
 // Sandbox is what List says of one.

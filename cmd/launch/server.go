@@ -34,6 +34,7 @@ type manager interface {
 	Freeze(ctx context.Context, ids ...string) error
 	Thaw(ctx context.Context, ids ...string) error
 	List(ctx context.Context) ([]launcher.Sandbox, error)
+	Open(ctx context.Context, jobs ...uint32) ([]uint32, error)
 	CleanUp(ctx context.Context) error
 	Exited() <-chan launcher.Exited
 }
@@ -198,6 +199,8 @@ func (s *server) answer(ctx context.Context, req launcher.Request) launcher.Repl
 		err = s.manager.Thaw(ctx, req.IDs...)
 	case launcher.List:
 		reply.Sandboxes, err = s.manager.List(ctx)
+	case launcher.Open:
+		reply.Shut, err = s.manager.Open(ctx, req.Jobs...)
 	case launcher.CleanUp:
 		ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
 		err = s.manager.CleanUp(ctx)

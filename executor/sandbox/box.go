@@ -100,8 +100,8 @@ func (m *Manager) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 	if taken {
 		return 0, fmt.Errorf("%w: %s", ErrExists, spec.ID)
 	}
-	if err = ctx.Err(); err == nil {
-		err = m.launch(b)
+	if err = m.open(ctx); err == nil {
+		err = m.launch(ctx, b)
 	}
 	if err != nil {
 		b.group.kill()
@@ -118,7 +118,7 @@ func (m *Manager) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 	return b.pid, nil
 }
 
-func (m *Manager) launch(b *box) error {
+func (m *Manager) launch(ctx context.Context, b *box) error {
 	spec := b.current()
 	self := filepath.Join(m.selves(), b.id)
 	names, err := makeNames(m.names(), spec.UID, spec.GID)
@@ -139,7 +139,15 @@ func (m *Manager) launch(b *box) error {
 		return err
 	}
 	b.child = m.process(b)
-	err = b.container.Run(b.child)
+	if err = b.container.Start(b.child); err == nil {
+		if err = m.open(ctx); err == nil { // now that a gate's force meets it
+			err = b.container.Exec()
+		}
+		if err != nil {
+			_ = b.child.Signal(unix.SIGKILL)
+			_, _ = b.child.Wait()
+		}
+	}
 	if state, serr := b.container.State(); serr == nil {
 		b.group = maps.Clone(group(state.CgroupPaths))
 	}

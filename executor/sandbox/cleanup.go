@@ -9,6 +9,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -203,7 +204,11 @@ func (m *Manager) CleanUp(ctx context.Context) error {
 		})
 	}
 	wg.Wait()
-	err := m.sweep(ctx)
+	marks, err := m.Open(ctx)
+	if err == nil {
+		_, err = m.Open(ctx, marks...)
+	}
+	err = errors.Join(err, m.sweep(ctx))
 	for _, root := range hierarchies() {
 		node := filepath.Join(root, m.cfg.CgroupParent, m.cfg.Node)
 		if rmErr := unix.Rmdir(node); rmErr != nil && rmErr != unix.ENOENT {
@@ -238,7 +243,7 @@ func (m *Manager) strays(dir string) []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range entries {
-		if e.IsDir() && m.boxes[e.Name()] == nil {
+		if e.IsDir() && m.boxes[e.Name()] == nil && !strings.HasPrefix(e.Name(), shutPrefix) {
 			all = append(all, filepath.Join(dir, e.Name()))
 		}
 	}

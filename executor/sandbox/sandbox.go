@@ -150,6 +150,9 @@ func (m *Manager) prepare() error {
 			return fmt.Errorf("make run directory: %w", err)
 		}
 	}
+	if err := m.makeNodeGroup(); err != nil {
+		return err
+	}
 	if err := m.takeLock(); err != nil {
 		return err
 	}

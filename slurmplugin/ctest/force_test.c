@@ -72,6 +72,7 @@ static void fake_tree(void)
 	snprintf(text, sizeof text, "0\n1\n%d\n%d\n", (int)getpid(), (int)inside);
 	put(in("mount point/gleaner-test/n1/l1-0/cgroup.procs"), text);
 	put(in("mount point/gleaner-test/n1/l1-0/freezer.state"), "THAWED\n");
+	put(in("mount point/gleaner-test/n1/freezer.state"), "THAWED\n");
 	snprintf(text, sizeof text, "%d\n", (int)outside);
 	put(in("mount point/gleaner-test/n2/cgroup.procs"), text);
 	char info[1024];
@@ -81,23 +82,24 @@ static void fake_tree(void)
 		 "31 25 0:27 / %s/absent rw - cgroup2 cgroup2 rw\nbroken\n - cgroup\n", folder, folder);
 	put(in("mountinfo"), info);
 	settings.force_ms = 60;
-	OK(!gl_force(&settings, in("mountinfo"), &r) && r.trees == 1 && r.signals >= 1, "one tree found, signals sent");
+	OK(!gl_force(&settings, 7, in("mountinfo"), &r) && r.trees == 1 && r.signals >= 1, "one tree found, signals sent");
 	OK(r.left == 1 && r.ms >= 60 && r.ms < 1000, "%u listed at the end of its time, after %u ms", r.left, r.ms);
 	OK(killed(inside), "what is in the tree was killed");
+	OK(access(in("mount point/gleaner-test/n1/shut.7"), F_OK) == 0, "the node is shut");
 	OK(kill(outside, 0) == 0, "another node's was not");
 	kill(outside, SIGKILL);
 	waitpid(outside, NULL, 0);
 	memcpy(settings.node, "n9", 3);
-	OK(gl_force(&settings, in("mountinfo"), &r) && r.trees == 0 && r.ms < 50, "nothing harvested, nothing done");
-	OK(!gl_force(&settings, in("nothing"), &r), "no mountinfo is a failure that is told");
+	OK(gl_force(&settings, 7, in("mountinfo"), &r) && r.trees == 0 && r.ms < 50, "nothing harvested, nothing done");
+	OK(!gl_force(&settings, 7, in("nothing"), &r), "no mountinfo is a failure that is told");
 	OK(gl_force_nothing_left(&settings, in("mountinfo")) && !gl_force_nothing_left(&settings, in("nothing")), "nothing left, if that can be seen");
 }
 
 static void clean_fake(void)
 {
 	static const char *const files[] = {"mount point/gleaner-test/n1/l1-0/cgroup.procs", "mount point/gleaner-test/n1/l1-0/freezer.state",
-					    "mount point/gleaner-test/n2/cgroup.procs", "mountinfo"};
-	static const char *const dirs[] = {"mount point/gleaner-test/n1/l1-0", "mount point/gleaner-test/n1", "mount point/gleaner-test/n2",
+					    "mount point/gleaner-test/n1/freezer.state", "mount point/gleaner-test/n2/cgroup.procs", "mountinfo"};
+	static const char *const dirs[] = {"mount point/gleaner-test/n1/shut.7", "mount point/gleaner-test/n1/l1-0", "mount point/gleaner-test/n1", "mount point/gleaner-test/n2",
 					   "mount point/gleaner-test", "mount point", ""};
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++)
 		unlink(in(files[i]));
@@ -128,8 +130,8 @@ static int enter(const char *root, const char *parent, pid_t pid)
 static void leave(const char *root, const char *parent)
 {
 	char path[512];
-	const char *const parts[] = {"/n1/l1-0", "/n1", ""};
-	for (int i = 0; i < 3; i++) {
+	const char *const parts[] = {"/n1/shut.7", "/n1/l1-0", "/n1", ""};
+	for (int i = 0; i < 4; i++) {
 		snprintf(path, sizeof path, "%s/%s%s", root, parent, parts[i]);
 		for (int tries = 0; rmdir(path) != 0 && errno == EBUSY && tries < 500; tries++)
 			usleep(2000);
@@ -173,10 +175,10 @@ static void real(const char *root, const char *kind)
 	} else {
 		(void)!write(go[1], "x", 1);
 		OK(!gl_force_nothing_left(&settings, "/proc/self/mountinfo"), "%s: seen before", kind);
-		bool gone = gl_force(&settings, "/proc/self/mountinfo", &r);
+		bool gone = gl_force(&settings, 7, "/proc/self/mountinfo", &r);
 		OK(gone && r.trees >= 1 && r.left == 0, "%s: all gone in %u ms, %u signals", kind, r.ms, r.signals);
 		OK(killed(still), "%s: the quiet one too", kind);
-		OK(gl_force(&settings, "/proc/self/mountinfo", &r) && r.signals == 0, "%s: again finds nothing", kind);
+		OK(gl_force(&settings, 7, "/proc/self/mountinfo", &r) && r.signals == 0, "%s: again finds nothing", kind);
 		OK(gl_force_nothing_left(&settings, "/proc/self/mountinfo"), "%s: nothing left", kind);
 	}
 	while (waitpid(-1, NULL, WNOHANG) > 0)

@@ -25,12 +25,13 @@ type Fake struct {
 	fixed   bool
 	pid     int
 	kills   [][]string
+	shut    map[uint32]bool
 }
 
 // NewFake returns an empty fake. Up to 4096 exits wait to be read.
 func NewFake() *Fake {
 	return &Fake{
-		exited: make(chan launcher.Exited, 4096), boxes: map[string]*launcher.Sandbox{}, stuck: map[string]bool{}, pid: 1 << 22,
+		exited: make(chan launcher.Exited, 4096), boxes: map[string]*launcher.Sandbox{}, stuck: map[string]bool{}, shut: map[uint32]bool{}, pid: 1 << 22,
 	}
 }
 
@@ -46,6 +47,26 @@ func (f *Fake) RefuseResize(fixed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.fixed = fixed
+}
+
+// Shut is what a job's gate does that uses force: all sandboxes end, and Start fails until Open.
+func (f *Fake) Shut(job uint32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.shut[job] = true
+	for id := range f.boxes {
+		f.remove(id, launcher.Exited{Code: -1, Signal: 9})
+	}
+}
+
+// Open is the launcher's verb.
+func (f *Fake) Open(_ context.Context, jobs ...uint32) ([]uint32, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, job := range jobs {
+		delete(f.shut, job)
+	}
+	return slices.Sorted(maps.Keys(f.shut)), nil
 }
 
 // Stick makes Kill fail to end the sandbox: it stays until Unstick.
@@ -96,6 +117,8 @@ func (f *Fake) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
+	case len(f.shut) > 0:
+		return 0, launcher.ErrShut
 	case f.refusal != nil:
 		return 0, f.refusal
 	case spec.ID == "":
