@@ -18,6 +18,9 @@ import (
 	"github.com/gleaner-hpc/gleaner/policies"
 )
 
+// maxLength bounds how long one invocation may be said to take.
+const maxLength = 30 * 24 * time.Hour
+
 var symbol = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
 // denial is a refusal with the name under which it is counted.
@@ -35,7 +38,7 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 	r := lease.Request{
 		UID: caller.UID, GID: caller.GID, Account: q.Account, Job: q.JobId, Executors: int(q.Executors), BufferBytes: q.BufferBytes,
 		Each: policies.Resources{Cores: int(q.Cores), MemoryBytes: q.MemoryBytes, GPUs: int(q.Gpus)},
-		TTL:  q.Ttl.AsDuration(),
+		TTL:  q.Ttl.AsDuration(), Length: q.Length.AsDuration(),
 	}
 	setDefault(&r.Each.Cores, 1)
 	setDefault(&r.Each.MemoryBytes, 256<<20)
@@ -61,6 +64,7 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 		{q.Function == nil || r.Function.SizeBytes >= 1 && r.Function.SizeBytes <= 256<<20, fmt.Sprintf("function.size_bytes: %d is out of range 1 B to 256 MiB", r.Function.SizeBytes)},
 		{len(r.Function.Name) <= 128, fmt.Sprintf("function.name: %d bytes, at most 128", len(r.Function.Name))},
 		{q.Ttl == nil || q.Ttl.IsValid() && r.TTL >= 2*time.Second && r.TTL <= c.MaxTTL, fmt.Sprintf("ttl: %s is out of range 2s to %s (limits.max_ttl)", q.Ttl.AsDuration(), c.MaxTTL)},
+		{q.Length == nil || q.Length.IsValid() && r.Length >= 0 && r.Length <= maxLength, fmt.Sprintf("length: %s is out of range 0 to %s", q.Length.AsDuration(), maxLength)},
 		{printable(r.Function.Name), fmt.Sprintf("function.name: %.140q has characters that cannot be printed", r.Function.Name)},
 		{printable(r.Account), fmt.Sprintf("account: %.140q has characters that cannot be printed", r.Account)},
 		{len(r.Account) <= 256, fmt.Sprintf("account: %d bytes, at most 256", len(r.Account))},

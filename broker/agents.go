@@ -143,7 +143,7 @@ func (s *state) register(now time.Time, ses *session, r *api.Register) {
 		}
 	}
 	n.send(&api.BrokerMessage{Message: &api.BrokerMessage_Welcome{Welcome: &api.Welcome{
-		PublicKey: s.publicKey(), Keep: keep,
+		PublicKey: s.publicKey(), Keep: keep, Watch: s.watched(),
 	}}})
 	s.nodeState(now, n, r.State)
 	s.cfg.Log.Info("agent connected", "node", n.name, "version", n.version, "executors", len(r.Executors), "kept", len(keep))
@@ -219,6 +219,9 @@ func (s *state) gone(now time.Time, n *node, id string, reason api.EndReason, de
 	x := s.table.Executor(id)
 	if !s.table.Gone(now, id, n.name, reason, detail) {
 		return
+	}
+	if reason == api.EndReason_EVICTED {
+		n.evictions = append(n.evictions, now)
 	}
 	if cause, rests := causes[reason]; rests {
 		s.backoff.Note(now, x.Lease, n.name, cause)

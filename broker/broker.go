@@ -62,6 +62,9 @@ type Config struct {
 	Metrics  prometheus.Registerer                                             // nil: none
 	Version  string
 
+	Watch   time.Duration // how often agents look what jobs do not use and how they fare, for policies that want to know; 0: never
+	Sharing Sharing
+
 	MaxExecutors     int           // per lease; 0: 4096
 	MaxLeasesPerUser int           // 0: 64
 	MaxTTL           time.Duration // 0: 1 h

@@ -35,6 +35,8 @@ type fakeAgent struct {
 	hold    bool // starts are taken but not made ready
 	unacked []*api.AgentMessage
 	polled  map[string]uint64 // by executor, said when it ends
+	stalls  *api.Stalls       // said with each state
+	order   []string          // of eviction, as told
 }
 
 func (w *world) agent(name string, cores int) *fakeAgent {
@@ -103,6 +105,7 @@ func (a *fakeAgent) state() *api.NodeState {
 	st := &api.NodeState{
 		Total: amount(a.total), Slurm: amount(a.slurm), Leased: amount(a.leased()), Free: amount(a.total - a.slurm - a.leased()), Admitting: true,
 	}
+	st.Stalls = a.stalls
 	if a.slurm > 0 {
 		st.Jobs = []*api.JobHold{{JobId: 77, CoreCount: uint32(a.slurm)}}
 	}
@@ -154,6 +157,8 @@ func (a *fakeAgent) handle(m *api.BrokerMessage) {
 		}
 	case *api.BrokerMessage_SlurmJobs:
 		a.pushed = append(a.pushed, v.SlurmJobs)
+	case *api.BrokerMessage_Order:
+		a.order = v.Order.Ids
 	case *api.BrokerMessage_Ack:
 		a.acked = v.Ack.Record
 		for len(a.unacked) > 0 && a.unacked[0].Record <= a.acked {

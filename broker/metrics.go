@@ -12,7 +12,7 @@ type metrics struct {
 	denied, evictions    *prometheus.CounterVec
 	eviction, startDelay prometheus.Histogram
 	harvestedCPU         *prometheus.CounterVec
-	dropped              prometheus.Counter
+	dropped, shed        prometheus.Counter
 	auditFailing         prometheus.Gauge
 }
 
@@ -37,6 +37,9 @@ func newMetrics(r prometheus.Registerer, version string) *metrics {
 		harvestedCPU: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gleaner_harvested_cpu_seconds_total", Help: "CPU time lent to executors.",
 		}, []string{"partition"}),
+		shed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gleaner_policy_shed_total", Help: "Executors let go because they disturbed the jobs beside them.",
+		}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "gleaner_report_dropped_total", Help: "Intervals missing from the report because its store could not keep up.",
 		}),
@@ -49,7 +52,7 @@ func newMetrics(r prometheus.Registerer, version string) *metrics {
 			Name: "gleaner_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version, "goversion": runtime.Version(), "component": "broker"},
 		})
 		info.Set(1)
-		r.MustRegister(info, m.leases, m.executors, m.denied, m.evictions, m.eviction, m.startDelay, m.harvestedCPU, m.dropped, m.auditFailing)
+		r.MustRegister(info, m.leases, m.executors, m.denied, m.evictions, m.eviction, m.startDelay, m.harvestedCPU, m.dropped, m.shed, m.auditFailing)
 	}
 	return m
 }

@@ -34,6 +34,11 @@ type node struct {
 	received uint64 // the highest record taken
 	stored   uint64 // the highest record stored
 
+	forecast  forecast    // of slurmctld
+	evictions []time.Time // lately, oldest first
+	order     []string    // in which its executors go, as told
+	ordered   *session    // whom
+
 	slurm  *slurmctld.Node      // nil when slurmctld does not know it, or cannot be read
 	shares []*api.JobHold       // what jobs hold, after slurmctld
 	over   map[uint32]time.Time // jobs that have left the node, after its agent

@@ -41,6 +41,9 @@ func (s *state) publicKey() ed25519.PublicKey { return s.cfg.Store.Key().Public(
 // nodeState takes what an agent's ledger says.
 func (s *state) nodeState(now time.Time, n *node, state *api.NodeState) {
 	n.state = state
+	if state.GetStalls() != nil {
+		s.looked[n.name] = true
+	}
 	for _, job := range state.GetJobs() {
 		delete(n.over, job.JobId) // it came back, requeued
 	}

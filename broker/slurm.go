@@ -44,9 +44,11 @@ func (s *state) observe(now time.Time, o *observed) {
 	for i := range o.view.Jobs {
 		job := &o.view.Jobs[i]
 		s.jobs[job.ID] = job
+		lent := share(s.cfg.Watch > 0 && s.cfg.Sharing.Of(job))
 		for _, share := range job.Nodes {
 			shares[share.Node] = append(shares[share.Node], &api.JobHold{
 				JobId: job.ID, Cores: share.Cores, CoreCount: uint32(share.CoreCount), MemoryBytes: share.MiB << 20, Gpus: uint32(share.GPUs),
+				Share: lent,
 			})
 		}
 	}
@@ -56,6 +58,7 @@ func (s *state) observe(now time.Time, o *observed) {
 	for i := range o.view.Nodes {
 		s.node(now, o.view.Nodes[i].Name).slurm = &o.view.Nodes[i]
 	}
+	s.foresee()
 	for _, n := range s.nodes {
 		n.shares = shares[n.name]
 		s.pushJobs(n)
@@ -74,7 +77,7 @@ func (s *state) observe(now time.Time, o *observed) {
 func (s *state) dropView(now time.Time) {
 	s.view, s.jobs = nil, nil
 	for _, n := range s.nodes {
-		n.slurm, n.shares = nil, nil
+		n.slurm, n.shares, n.forecast = nil, nil, forecast{}
 		s.measure(now, n)
 	}
 	s.dirty = true

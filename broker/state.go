@@ -14,6 +14,7 @@ import (
 	"github.com/gleaner-hpc/gleaner/broker/placement"
 	"github.com/gleaner-hpc/gleaner/broker/rules"
 	"github.com/gleaner-hpc/gleaner/broker/store"
+	"github.com/gleaner-hpc/gleaner/policies"
 	"github.com/gleaner-hpc/gleaner/slurmplugin/slurmctld"
 )
 
@@ -44,6 +45,11 @@ type state struct {
 	viewAge   time.Duration   // for how long slurmctld has said since that nothing has changed
 	viewError string
 	jobs      map[uint32]*slurmctld.Job // of the view
+
+	learner   *policies.Learner
+	clashes   []policies.Clash // as last learnt
+	looked    map[string]bool  // nodes whose jobs have been looked at since the policy was asked about them
+	unordered map[string]bool  // nodes whose executors have changed since the policy ordered them
 
 	watchers map[uint64]map[*watcher]bool
 	told     map[uint64]waiting
@@ -82,6 +88,7 @@ func newState(cfg Config, m *metrics, rec *recording) (*state, error) {
 	s := &state{
 		cfg: cfg, metrics: m, rec: rec, table: table, backoff: placement.NewBackoff(),
 		nodes: map[string]*node{}, meter: meter.New(), next: saved.Next,
+		learner: policies.NewLearner(), looked: map[string]bool{}, unordered: map[string]bool{},
 		watchers: map[uint64]map[*watcher]bool{}, told: map[uint64]waiting{}, acks: map[string]store.Node{},
 		rules: cfg.Rules, denials: map[uint32][]denied{},
 	}
@@ -124,6 +131,8 @@ func (s *state) tick(now time.Time) {
 	leases, executors := s.table.Counts()
 	s.metrics.leases.Set(float64(leases))
 	s.metrics.executors.Set(float64(executors))
+	s.heed(now)
+	s.rank(now)
 	s.dirty = s.dirty || s.missing()
 }
 
@@ -182,11 +191,7 @@ func (s *state) place(now time.Time) {
 	if len(needs) == 0 || s.holdsStarts() {
 		return
 	}
-	nodes := make([]placement.Node, 0, len(s.nodes))
-	for _, n := range s.sortedNodes() {
-		nodes = append(nodes, n.offered(s.view))
-	}
-	plan := placement.Decide(now, s.cfg.Policy, nodes, needs, nil, s.backoff)
+	plan := placement.Decide(now, s.cfg.Policy, s.offerable(now), needs, s.clashes, s.backoff)
 	for _, pick := range plan.Picks {
 		l, n := s.table.Get(pick.Lease), s.nodes[pick.Node]
 		if x := s.table.Place(now, pick.Lease, pick.Node); x != nil {
@@ -211,6 +216,7 @@ func (s *state) needs() []placement.Need {
 		need := placement.Need{Held: len(l.Executors)}
 		need.Lease, need.UID, need.Account = l.ID, l.Request.UID, l.Request.Account
 		need.Executors, need.Each = l.Missing(), l.Request.Each
+		need.Function, need.Length = function(&l.Request), l.Request.Length
 		need.Barred = s.barred(s.rules.Where(subject(&l.Request)))
 		needs = append(needs, need)
 	}
@@ -261,6 +267,9 @@ func (s *state) collect(now time.Time) bool {
 		e := &fx.Events[i]
 		s.audited(e)
 		s.observeEvent(e)
+		if e.Kind != lease.Changed {
+			s.unordered[e.Executor.Node] = true
+		}
 		if entry, ok := s.entry(now, e); ok {
 			s.history(e.Lease.ID, entry)
 		}

@@ -21,6 +21,7 @@ type Broker struct {
 	Deny     []Rule       `toml:"deny"`
 	Limit    []Limit      `toml:"limit"`
 	Policy   Policy       `toml:"policy"`
+	Share    Share        `toml:"share"`
 	Limits   Limits       `toml:"limits"`
 }
 
@@ -55,11 +56,6 @@ type Identity struct {
 type Audit struct {
 	File      string `toml:"file"`       // "": audit.jsonl in broker.state_dir; "none": no audit log
 	OnFailure string `toml:"on_failure"` // refuse, continue
-}
-
-// Policy names the policy.
-type Policy struct {
-	Name string `toml:"name"`
 }
 
 // Limits bounds what is leased and kept.
@@ -99,7 +95,8 @@ func defaultBroker() *Broker {
 		Identity: Identity{Method: "munge", Agents: []string{"root", "gleaner", "slurm"}},
 		TLS:      ServerTLS{AgentCertificates: "optional"},
 		Audit:    Audit{OnFailure: "refuse"},
-		Policy:   Policy{Name: "idle"},
+		Policy:   defaultPolicy(),
+		Share:    Share{Default: "yes", Exclusive: "no", Partitions: map[string]string{}, Accounts: map[string]string{}},
 		Limits: Limits{
 			MaxExecutors: 4096, MaxLeasesPerUser: 64, MaxTTL: Duration(time.Hour),
 			NodeTimeout: Duration(30 * time.Second), MaxRest: Duration(30 * time.Second), History: Duration(90 * 24 * time.Hour),
@@ -122,7 +119,8 @@ func (c *Broker) validate(doc *document) {
 	doc.require(c.Audit.File == "" || c.Audit.File == "none" || filepath.IsAbs(c.Audit.File), "audit.file", "%q; want an absolute path, or none", c.Audit.File)
 	doc.require(oneOf(c.Audit.OnFailure, "refuse", "continue"), "audit.on_failure", "%q; want refuse or continue", c.Audit.OnFailure)
 	c.validateRules(doc)
-	doc.require(c.Policy.Name == "idle", "policy.name", "%q is no policy; built in: idle", c.Policy.Name)
+	c.Policy.validate(doc)
+	c.Share.validate(doc)
 	doc.require(c.Limits.MaxExecutors >= 1 && c.Limits.MaxExecutors <= 4096, "limits.max_executors", "%d is out of range 1 to 4096", c.Limits.MaxExecutors)
 	doc.require(c.Limits.MaxLeasesPerUser >= 1, "limits.max_leases_per_user", "want at least 1")
 	doc.require(c.Limits.MaxTTL >= Duration(2*time.Second), "limits.max_ttl", "want at least 2s")

@@ -78,29 +78,38 @@ func left(total uint64, taken ...uint64) uint64 {
 
 // Place spreads the executors over the nodes. Nodes to avoid come last.
 func (Idle) Place(r Request, offers []Offer) []string {
-	return place(r, offers, func(*Offer) bool { return true }, nil)
+	return place(r, offers, nil)
 }
 
-// place spreads over the offers that suit. longest, when given, says how long an offer lasts: among equally used nodes the one that
-// lasts longest comes first.
-func place(r Request, offers []Offer, suits func(*Offer) bool, longest func(*Offer) time.Duration) []string {
-	q := &spread{longest: longest}
+// place spreads over the offers that suit. lasts, when given, says how long an offer lasts and whether it suits: among equally used
+// nodes the one that lasts longest comes first.
+func place(r Request, offers []Offer, lasts func(*Offer) (time.Duration, bool)) []string {
+	q := make(spread, 0, len(offers))
 	for i := range offers {
-		if o := &offers[i]; o.Resources.Fits(r.Each) && !slices.Contains(o.Against, r.Function) && suits(o) {
-			q.offers = append(q.offers, choice{*o, slices.Contains(r.Avoid, o.Node)})
+		o := &offers[i]
+		if !o.Resources.Fits(r.Each) || len(o.Against) > 0 && slices.Contains(o.Against, r.Function) {
+			continue
+		}
+		c := choice{node: o.Node, executors: o.Executors, left: o.Resources, avoid: len(r.Avoid) > 0 && slices.Contains(r.Avoid, o.Node)}
+		suits := true
+		if lasts != nil {
+			c.lasts, suits = lasts(o)
+		}
+		if suits {
+			q = append(q, c)
 		}
 	}
-	heap.Init(q)
+	heap.Init(&q)
 	var picks []string
-	for len(picks) < r.Executors && q.Len() > 0 {
-		best := &q.offers[0]
-		picks = append(picks, best.Node)
-		best.Executors++
-		best.Resources = best.Resources.Minus(r.Each)
-		if best.Resources.Fits(r.Each) {
-			heap.Fix(q, 0)
+	for len(picks) < r.Executors && len(q) > 0 {
+		best := &q[0]
+		picks = append(picks, best.node)
+		best.executors++
+		best.left = best.left.Minus(r.Each)
+		if best.left.Fits(r.Each) {
+			heap.Fix(&q, 0)
 		} else {
-			heap.Pop(q)
+			heap.Pop(&q)
 		}
 	}
 	return picks
@@ -122,33 +131,37 @@ func order(executors []Executor, before func(a, b *Executor) int) []string {
 	return ids
 }
 
+// choice is an offer while executors are placed on it.
 type choice struct {
-	Offer
-	avoid bool
+	node      string
+	executors int
+	left      Resources
+	lasts     time.Duration
+	avoid     bool
 }
 
-// spread is a heap of offers, the best on top.
-type spread struct {
-	offers  []choice
-	longest func(*Offer) time.Duration
-}
+// spread is a heap of choices, the best on top.
+type spread []choice
 
-func (q *spread) Len() int { return len(q.offers) }
-func (q *spread) Less(i, j int) bool {
-	a, b := &q.offers[i], &q.offers[j]
-	if a.avoid != b.avoid {
+func (q spread) Len() int { return len(q) }
+func (q spread) Less(i, j int) bool {
+	a, b := &q[i], &q[j]
+	switch {
+	case a.avoid != b.avoid:
 		return b.avoid
+	case a.executors != b.executors:
+		return a.executors < b.executors
+	case a.lasts != b.lasts:
+		return a.lasts > b.lasts
+	case a.left.Cores != b.left.Cores:
+		return a.left.Cores > b.left.Cores
 	}
-	c := cmp.Compare(a.Executors, b.Executors)
-	if c == 0 && q.longest != nil {
-		c = cmp.Compare(q.longest(&b.Offer), q.longest(&a.Offer))
-	}
-	return cmp.Or(c, cmp.Compare(b.Resources.Cores, a.Resources.Cores), cmp.Compare(a.Node, b.Node)) < 0
+	return a.node < b.node
 }
-func (q *spread) Swap(i, j int) { q.offers[i], q.offers[j] = q.offers[j], q.offers[i] }
-func (q *spread) Push(x any)    { q.offers = append(q.offers, x.(choice)) }
+func (q spread) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *spread) Push(x any)   { *q = append(*q, x.(choice)) }
 func (q *spread) Pop() any {
-	last := q.offers[len(q.offers)-1]
-	q.offers = q.offers[:len(q.offers)-1]
+	last := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
 	return last
 }

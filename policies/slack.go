@@ -71,12 +71,12 @@ func wantedBack(n *Node, now time.Time) time.Time {
 
 // Place spreads over the offers that last as long as one invocation takes, among equally used nodes those that last longest.
 func (c Careful) Place(r Request, offers []Offer) []string {
-	lasts := func(o *Offer) time.Duration {
-		if o.Until.IsZero() {
-			return 1<<63 - 1
-		}
-		return o.Until.Sub(r.Now)
-	}
 	length := cmp.Or(r.Length, c.horizon())
-	return place(r, offers, func(o *Offer) bool { return lasts(o) >= length }, lasts)
+	return place(r, offers, func(o *Offer) (time.Duration, bool) {
+		if o.Until.IsZero() {
+			return 1<<63 - 1, true
+		}
+		lasts := o.Until.Sub(r.Now)
+		return lasts, lasts >= length
+	})
 }

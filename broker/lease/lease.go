@@ -55,6 +55,7 @@ type Request struct {
 	Function    Function           `json:"function"`
 	TTL         time.Duration      `json:"ttl"`
 	BufferBytes uint64             `json:"buffer_bytes"`
+	Length      time.Duration      `json:"length,omitempty"` // of one invocation; 0: not known
 }
 
 // Lease is one lease. Callers read it and never change it.

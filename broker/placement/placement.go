@@ -119,9 +119,18 @@ type round struct {
 	nodes   []Node
 	backoff *Backoff
 	resting map[uint64]resting
-	full    map[policies.Resources]bool   // no node has room for one of this size
-	whys    map[policies.Resources]string // and why, for leases without resting nodes
+	full    map[want]bool   // no node has room for one of these
+	whys    map[want]string // and why, for leases without resting nodes
 }
+
+// want is what a policy may look at when it places: leases that want the same get the same answer.
+type want struct {
+	each     policies.Resources
+	function string
+	length   time.Duration
+}
+
+func (n *Need) want() want { return want{n.Each, n.Function, n.Length} }
 
 // resting is what the backoff says of one lease.
 type resting struct {
@@ -130,7 +139,7 @@ type resting struct {
 }
 
 func newRound(now time.Time, policy policies.Policy, nodes []Node, clashes []policies.Clash, backoff *Backoff) *round {
-	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, resting: map[uint64]resting{}, full: map[policies.Resources]bool{}, whys: map[policies.Resources]string{}}
+	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, resting: map[uint64]resting{}, full: map[want]bool{}, whys: map[want]string{}}
 	r.offers = Offers(now, policy, nodes, clashes)
 	held := backoff.held(now, 0)
 	for i := range nodes {
@@ -199,7 +208,7 @@ func (r *round) rests(lease uint64) (held map[string]bool, recent []string) {
 // place asks the policy for up to n executors and takes what it picks out of the offers. A pick that does not fit is a fault of
 // the policy and is dropped.
 func (r *round) place(need Need, n int) []string {
-	if r.full[need.Each] {
+	if r.full[need.want()] {
 		return nil
 	}
 	held, recent := r.rests(need.Lease)
@@ -229,7 +238,7 @@ func (r *round) place(need Need, n int) []string {
 		got = append(got, node)
 	}
 	if len(got) == 0 && len(held) == 0 {
-		r.full[need.Each] = true
+		r.full[need.want()] = true
 	}
 	return got
 }
@@ -241,7 +250,7 @@ func (r *round) why(need Need) string {
 	}
 	held, _ := r.rests(need.Lease)
 	shared := len(held) == 0 && len(need.Barred) == 0
-	if why := r.whys[need.Each]; why != "" && r.full[need.Each] && shared {
+	if why := r.whys[need.want()]; why != "" && r.full[need.want()] && shared {
 		return why
 	}
 	groups := map[string][]string{}
@@ -257,7 +266,7 @@ func (r *round) why(need Need) string {
 	}
 	why := fmt.Sprintf("no node has %s free: %s", Describe(need.Each), describeGroups(groups))
 	if shared {
-		r.whys[need.Each] = why
+		r.whys[need.want()] = why
 	}
 	return why
 }

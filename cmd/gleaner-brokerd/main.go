@@ -28,7 +28,6 @@ import (
 	"github.com/gleaner-hpc/gleaner/broker/store"
 	"github.com/gleaner-hpc/gleaner/config"
 	"github.com/gleaner-hpc/gleaner/identity"
-	"github.com/gleaner-hpc/gleaner/policies"
 	"github.com/gleaner-hpc/gleaner/report"
 	"github.com/gleaner-hpc/gleaner/slurmplugin/slurmctld"
 )
@@ -98,8 +97,13 @@ func run(ctx context.Context, file string) (err error) {
 	if err != nil {
 		return err
 	}
+	policy, runPolicy, err := newPolicy(&c.Policy, registry, log)
+	if err != nil {
+		return err
+	}
 	b, err := broker.New(broker.Config{
-		Store: state, Policy: policies.Idle{}, Slurm: slurm, Recorder: records, Report: reporter(records), Log: log,
+		Policy: policy, Watch: watch(&c.Policy), Sharing: sharing(&c.Share),
+		Store: state, Slurm: slurm, Recorder: records, Report: reporter(records), Log: log,
 		Metrics: registry, Version: version,
 		MaxExecutors: c.Limits.MaxExecutors, MaxLeasesPerUser: c.Limits.MaxLeasesPerUser, MaxTTL: time.Duration(c.Limits.MaxTTL),
 		NodeTimeout: time.Duration(c.Limits.NodeTimeout), MaxRest: time.Duration(c.Limits.MaxRest), History: time.Duration(c.Limits.History), Poll: time.Duration(c.Slurm.Poll),
@@ -119,6 +123,9 @@ func run(ctx context.Context, file string) (err error) {
 	group.Go(func() error { return serve(ctx, listener, b, broker.ServerOptions(method, site.tls)) })
 	group.Go(func() error { return reload(ctx, file, b, log) })
 	group.Go(func() error { return pruneReport(ctx, log, records, time.Duration(c.Limits.History)) })
+	if runPolicy != nil {
+		group.Go(func() error { return runPolicy(ctx) })
+	}
 	if c.Broker.Metrics != "" {
 		group.Go(func() error { return serveMetrics(ctx, c.Broker.Metrics, registry) })
 	}
