@@ -594,7 +594,7 @@ type Executor struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // "<lease>-<n>", never used twice
 	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
-	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // host:port of the control connection (package executor/control)
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // host:port#fingerprint of the control connection (package fabric/channel)
 	Local         string                 `protobuf:"bytes,4,opt,name=local,proto3" json:"local,omitempty"`     // path of the same as a Unix socket, valid on that node
 	Token         []byte                 `protobuf:"bytes,5,opt,name=token,proto3" json:"token,omitempty"`     // shown to the executor when connecting (package api/token)
 	Cores         uint32                 `protobuf:"varint,6,opt,name=cores,proto3" json:"cores,omitempty"`

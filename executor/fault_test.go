@@ -13,6 +13,7 @@ import (
 	wire "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/fabric"
+	"github.com/gleaner-hpc/gleaner/fabric/channel"
 )
 
 // TestStorm mixes good requests with all that can go wrong: each call has exactly the outcome of its own request.
@@ -90,7 +91,7 @@ func TestOverwrittenState(t *testing.T) {
 func TestHalfOpen(t *testing.T) {
 	b := start(t, "functions.so")
 	for range 200 {
-		silent, err := net.Dial("tcp", b.ready.Address)
+		silent, err := net.Dial("tcp", channel.HostPort(b.ready.Address))
 		if err != nil {
 			t.Fatal(err)
 		}

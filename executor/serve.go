@@ -20,9 +20,11 @@ func (s *supervisor) admitConnection(conn net.Conn) {
 		id, ok = s.freeID()
 	}
 	if !ok {
-		_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		_, _ = conn.Write(control.Refused(refusedConnections, "this executor has as many connections as it takes"))
-		_ = conn.Close()
+		s.group.Go(func() { // a stranger may take his time over the handshake
+			_ = conn.SetDeadline(time.Now().Add(writeTimeout))
+			_, _ = conn.Write(control.Refused(refusedConnections, "this executor has as many connections as it takes"))
+			_ = conn.Close()
+		})
 		return
 	}
 	_, local := conn.(*net.UnixConn)

@@ -13,6 +13,7 @@ import (
 
 	wire "github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
+	"github.com/gleaner-hpc/gleaner/fabric/channel"
 	"github.com/gleaner-hpc/gleaner/fabric/control"
 )
 
@@ -247,8 +248,13 @@ func (s *supervisor) listen(host string) (*wire.Ready, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", host, err)
 	}
-	s.accept(tcp)
-	ready := &wire.Ready{Address: tcp.Addr().String()}
+	certificate, err := channel.New()
+	if err != nil {
+		_ = tcp.Close()
+		return nil, err
+	}
+	s.accept(certificate.Listen(tcp))
+	ready := &wire.Ready{Address: certificate.Address(tcp.Addr().String())}
 	_ = os.Remove(s.cfg.socket())
 	local, err := net.Listen("unix", s.cfg.socket())
 	if err != nil {

@@ -91,7 +91,12 @@ func Dial(ctx context.Context, e Endpoint, code Code, o Options) (*Conn, error) 
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = time.Until(deadline)
 	}
-	h, err := dial(e, code, o, timeout, cancel)
+	e, release, err := reach(ctx, e, o, timeout)
+	var h *handle
+	if err == nil {
+		h, err = dial(e, code, o, timeout, cancel)
+		release()
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("dial executor at %s: %w", e.Address, ctx.Err())

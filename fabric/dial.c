@@ -2,9 +2,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,70 +47,44 @@ static int connect_local(struct gf_conn *c, const char *path) {
 	return 0;
 }
 
-/* A peer that vanishes without a word is noticed within seconds. */
-static void tune(int s) {
-	int on = 1, idle = 1, interval = 1, count = 3;
-	unsigned timeout = 5000;
+/* carried takes an address apart: how to come by a connection that carries the bytes to the executor, and this node's host. */
+static int carried(struct gf_conn *c, const char *address, char *path, size_t path_bytes, uint64_t *number) {
+	const char *host = strchr(address, '|'), *last = host != NULL ? strchr(host + 1, '|') : NULL;
+	size_t n = host != NULL ? (size_t)(host - address) : 0;
 
-	setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-	setsockopt(s, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-	setsockopt(s, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-	setsockopt(s, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-	setsockopt(s, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-	setsockopt(s, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
+	if (n == 0 || n >= path_bytes) return -1;
+	memcpy(path, address, n);
+	path[n] = 0;
+	n = last != NULL ? (size_t)(last - host - 1) : strlen(host + 1);
+	if (n >= sizeof c->host) return -1;
+	memcpy(c->host, host + 1, n);
+	c->host[n] = 0;
+	*number = last != NULL ? strtoull(last + 1, NULL, 10) : 0;
+	return 0;
 }
 
-static int try_address(struct gf_conn *c, const struct addrinfo *a) {
-	int error = 0;
-	socklen_t n = sizeof error;
+static int connect_carried(struct gf_conn *c, const char *address) {
+	char path[256], text[GF_TEXT_BYTES];
+	uint64_t number;
 
-	c->control = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (c->control < 0) return -1;
-	tune(c->control);
-	if (connect(c->control, a->ai_addr, a->ai_addrlen) == 0) return 0;
-	if (errno == EINPROGRESS && wait_dial(c, POLLOUT) == 0) {
-		getsockopt(c->control, SOL_SOCKET, SO_ERROR, &error, &n);
-		if (error == 0) return 0;
-		errno = error;
+	errno = EINVAL;
+	if (carried(c, address, path, sizeof path, &number) == 0) {
+		if (strncmp(path, "fd:", 3) == 0) {
+			c->control = fcntl(atoi(path + 3), F_DUPFD_CLOEXEC, 0);
+			if (c->control >= 0 && fcntl(c->control, F_SETFL, O_NONBLOCK) == 0) return 0;
+		} else if (strncmp(path, "unix:", 5) == 0 && connect_local(c, path + 5) == 0) {
+			c->local = 0;
+			if (send(c->control, &number, sizeof number, MSG_NOSIGNAL) == sizeof number) return 0;
+		}
 	}
-	error = errno;
-	close(c->control);
-	c->control = -1;
-	errno = error;
-	return -1;
-}
-
-static int connect_tcp(struct gf_conn *c, const char *address) {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *all = NULL;
-	char host[256], text[GF_TEXT_BYTES];
-	const char *colon = strrchr(address, ':');
-	size_t n = colon != NULL ? (size_t)(colon - address) : 0;
-
-	if (n == 0 || n >= sizeof host) {
-		snprintf(text, sizeof text, "executor address \"%.200s\": want host:port", address);
-		gf_dial_failed(c, GF_DIAL_UNREACHABLE, 0, 0, text);
-		return -1;
-	}
-	memcpy(host, address, n);
-	host[n] = 0;
-	if (host[0] == '[' && host[n - 1] == ']') {
-		memmove(host, host + 1, n - 2);
-		host[n - 2] = 0;
-	}
-	int rc = getaddrinfo(host, colon + 1, &hints, &all);
-	for (struct addrinfo *a = all; a != NULL && c->control < 0 && !c->failed; a = a->ai_next) try_address(c, a);
-	snprintf(text, sizeof text, "connect to executor at %.200s: %s", address, rc != 0 ? gai_strerror(rc) : strerror(errno));
-	if (all != NULL) freeaddrinfo(all);
-	if (c->control >= 0) return 0;
+	snprintf(text, sizeof text, "executor at \"%.200s\" cannot be reached: %s", address, strerror(errno));
 	gf_dial_failed(c, GF_DIAL_UNREACHABLE, 0, 0, text);
 	return -1;
 }
 
-/* reach connects by the Unix socket where the ring may be used, otherwise by TCP. */
+/* reach connects by the Unix socket where the ring may be used, otherwise by whoever carries the connection. */
 static int reach(struct gf_conn *c) {
 	const struct gf_dial_options *o = c->options;
-	struct sockaddr_storage a;
-	socklen_t n = sizeof a;
 
 	if (strcmp(o->carrier, "ofi") != 0 && connect_local(c, o->local) == 0) return 0;
 	if (strcmp(o->carrier, "ring") == 0) {
@@ -122,12 +93,8 @@ static int reach(struct gf_conn *c) {
 		gf_dial_failed(c, GF_DIAL_UNREACHABLE, 0, 0, text);
 		return -1;
 	}
-	if (connect_tcp(c, o->address) != 0) return -1;
-	if (o->host[0] != 0) {
-		snprintf(c->host, sizeof c->host, "%s", o->host);
-	} else if (getsockname(c->control, (struct sockaddr *)&a, &n) == 0) {
-		getnameinfo((struct sockaddr *)&a, n, c->host, sizeof c->host, NULL, 0, NI_NUMERICHOST);
-	}
+	if (connect_carried(c, o->address) != 0) return -1;
+	if (o->host[0] != 0) snprintf(c->host, sizeof c->host, "%s", o->host);
 	return 0;
 }
 

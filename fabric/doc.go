@@ -30,7 +30,7 @@
 //
 // # Control protocol
 //
-// Over TCP or the Unix socket, little-endian. A frame is
+// Over TLS (package fabric/channel) or the Unix socket, little-endian. A frame is
 //
 //	u32 size of body | u16 type | u16 zero | body
 //

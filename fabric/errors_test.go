@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -39,12 +40,12 @@ func TestDialWithoutExecutor(t *testing.T) {
 		options  Options
 		is       func(error) bool
 	}{
-		"nobody listens":  {Endpoint{Address: closed.Addr().String()}, Options{}, isGone},
+		"nobody listens":  {Endpoint{Address: named(closed)}, Options{}, isGone},
 		"no address":      {Endpoint{}, Options{}, isGone},
-		"ring elsewhere":  {Endpoint{Address: closed.Addr().String(), Local: filepath.Join(t.TempDir(), "none.sock")}, Options{Carrier: "ring"}, isGone},
-		"never answers":   {Endpoint{Address: silent.Addr().String()}, Options{}, func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }},
-		"unknown carrier": {Endpoint{Address: silent.Addr().String()}, Options{Carrier: "pigeon"}, func(err error) bool { return !isGone(err) }},
-		"too many slots":  {Endpoint{Address: silent.Addr().String()}, Options{Slots: 65}, func(err error) bool { return !isGone(err) }},
+		"ring elsewhere":  {Endpoint{Address: named(closed), Local: filepath.Join(t.TempDir(), "none.sock")}, Options{Carrier: "ring"}, isGone},
+		"never answers":   {Endpoint{Address: named(silent)}, Options{}, func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }},
+		"unknown carrier": {Endpoint{Address: named(silent)}, Options{Carrier: "pigeon"}, func(err error) bool { return !isGone(err) }},
+		"too many slots":  {Endpoint{Address: named(silent)}, Options{Slots: 65}, func(err error) bool { return !isGone(err) }},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -57,6 +58,9 @@ func TestDialWithoutExecutor(t *testing.T) {
 		})
 	}
 }
+
+// named is a listener's address with a fingerprint.
+func named(l net.Listener) string { return l.Addr().String() + "#" + strings.Repeat("A", 43) }
 
 func isGone(err error) bool {
 	var gone *GoneError
@@ -76,7 +80,7 @@ func TestDialIsCancelled(t *testing.T) {
 			_ = conn.Close()
 		}
 	}()
-	if _, err := Dial(ctx, Endpoint{Address: silent.Addr().String()}, Code{Symbol: "f", Library: []byte("x")}, Options{}); err == nil {
+	if _, err := Dial(ctx, Endpoint{Address: named(silent)}, Code{Symbol: "f", Library: []byte("x")}, Options{}); err == nil {
 		t.Error("dialled")
 	}
 	cancel()

@@ -12,6 +12,9 @@
 
 struct gf_conn;
 
+/* address is "WAY|HOST" or "WAY|HOST|NUMBER". By WAY somebody carries the control connection to an executor on another node, under
+ * TLS (package fabric/channel): "fd:N", an open socket, of which a copy is used, or "unix:PATH", a socket that is sent NUMBER (u64)
+ * first. HOST is the address of this node that faces the executor. */
 struct gf_dial_options {
 	const char *address, *local, *symbol, *carrier, *provider, *host; /* none is NULL, "" stands for none */
 	const uint8_t *token, *digest, *code;

@@ -16,7 +16,7 @@ type Code struct {
 
 // Endpoint is where an executor listens and what opens it.
 type Endpoint struct {
-	Address string // host:port of the control connection
+	Address string // host:port#fingerprint of the control connection, see package fabric/channel
 	Local   string // Unix socket of the same executor, tried first when it can be connected to; "" for none
 	Token   []byte // signed by the broker, package api/token
 }

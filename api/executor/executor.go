@@ -65,7 +65,7 @@ type Assign struct {
 
 // Ready says where clients may connect.
 type Ready struct {
-	Address string `json:"address"` // host:port
+	Address string `json:"address"` // host:port#fingerprint, see package fabric/channel
 	Local   string `json:"local"`   // path of the Unix socket as the sandbox sees it
 }
 

@@ -33,7 +33,13 @@ type program struct {
 }
 
 func startProgram(ctx context.Context, path string, args ...string) (*program, error) {
+	return startProgramWith(ctx, nil, path, args...)
+}
+
+// startProgramWith hands it files, from descriptor 3 on.
+func startProgramWith(ctx context.Context, files []*os.File, path string, args ...string) (*program, error) {
 	p := &program{process: exec.CommandContext(ctx, path, args...)}
+	p.process.ExtraFiles = files
 	p.process.Stderr = os.Stderr
 	p.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var err error

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"net"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/bench"
 	"github.com/gleaner-hpc/gleaner/fabric"
+	"github.com/gleaner-hpc/gleaner/fabric/channel"
 )
 
 const (
@@ -88,8 +91,33 @@ func (s *setup) open(ctx context.Context, cfg *Config, carrier string, spin time
 	if err != nil {
 		return err
 	}
-	s.c, err = startProgram(ctx, cfg.Wire, "call", e.Address, e.Local, carrier, cfg.Provider, passport, cfg.Function, "echo", strconv.FormatInt(int64(spin), 10), strconv.Itoa(bufferBytes))
+	address, files, err := carried(ctx, e.Address, carrier)
+	if err != nil {
+		return err
+	}
+	defer closeAll(files)
+	s.c, err = startProgramWith(ctx, files, cfg.Wire, "call", address, e.Local, carrier, cfg.Provider, passport, cfg.Function, "echo", strconv.FormatInt(int64(spin), 10), strconv.Itoa(bufferBytes))
 	return err
+}
+
+// carried opens the protected connection for a C caller, as its descriptor 3, when it is to use libfabric.
+func carried(ctx context.Context, address, carrier string) (string, []*os.File, error) {
+	if carrier != "ofi" {
+		return "", nil, nil
+	}
+	secure, err := channel.Open(ctx, address)
+	if err != nil {
+		return "", nil, err
+	}
+	host, _, _ := net.SplitHostPort(secure.LocalAddr().String())
+	near, err := channel.Carry(secure)
+	return "fd:3|" + host, []*os.File{near}, err
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
 }
 
 // series gathers one measurement over all turns.

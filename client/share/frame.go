@@ -111,14 +111,14 @@ func leaseFrame(t Terms, size int, digest [32]byte, symbol string) []byte {
 }
 
 // readyFrame refuses what libgleaner would have to refuse: an address that is cut leads nowhere.
-func readyFrame(number uint64, e *api.Executor) ([]byte, error) {
-	if len(e.GetAddress()) > maxName || len(e.GetLocal()) > maxName || len(e.GetToken()) > maxToken {
+func readyFrame(number uint64, e *api.Executor, way string) ([]byte, error) {
+	if len(way) > maxName || len(e.GetLocal()) > maxName || len(e.GetToken()) > maxToken {
 		return nil, fmt.Errorf("announce executor %s: address, socket or token too long", e.GetId())
 	}
 	w := le.AppendUint64(begin(typeReady), number)
 	w = text(w, e.GetId(), maxName)
 	w = text(w, e.GetNode(), maxName)
-	w = text(w, e.GetAddress(), maxName)
+	w = text(w, way, maxName)
 	w = text(w, e.GetLocal(), maxName)
 	w = append(le.AppendUint16(w, uint16(len(e.GetToken()))), e.GetToken()...)
 	return finish(w), nil

@@ -38,7 +38,9 @@ type Server struct {
 	mu        sync.Mutex
 	numbers   map[string]uint64 // of executors that live
 	next      uint64
+	executors map[uint64]*api.Executor
 	announced map[uint64][]byte // READY frame of each
+	carriedAt string            // socket of the carrier, once Run has made it
 	ended     []byte            // ENDED, once the lease is over
 	peers     map[*peer]bool
 	refreshed time.Time
@@ -57,7 +59,7 @@ func New(f *client.Function) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("share the lease: library into memory: %w", err)
 	}
-	return &Server{function: f, library: library, numbers: map[string]uint64{}, announced: map[uint64][]byte{}, peers: map[*peer]bool{}}, nil
+	return &Server{function: f, library: library, numbers: map[string]uint64{}, executors: map[uint64]*api.Executor{}, announced: map[uint64][]byte{}, peers: map[*peer]bool{}}, nil
 }
 
 // seal copies b into a memory file that nobody can change.
@@ -90,12 +92,11 @@ func (s *Server) Ready(e *api.Executor) {
 		s.next++
 		number = s.next
 	}
-	frame, err := readyFrame(number, e)
-	if err != nil {
+	frame := s.announce(number, e)
+	if frame == nil {
 		return
 	}
-	s.numbers[e.GetId()] = number
-	s.announced[number] = frame
+	s.numbers[e.GetId()], s.executors[number] = number, e
 	s.tell(frame)
 }
 
@@ -109,6 +110,7 @@ func (s *Server) Gone(id string, reason api.EndReason, detail string) {
 	}
 	delete(s.numbers, id)
 	delete(s.announced, number)
+	delete(s.executors, number)
 	why := client.ReasonText(reason)
 	if detail != "" {
 		why += ": " + detail
@@ -152,6 +154,16 @@ func (s *Server) Run(ctx context.Context, listener *net.UnixListener, terms Term
 	defer serving.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	carrier, err := s.carrier(listener)
+	if err != nil {
+		return err
+	}
+	serving.Go(func() { _ = accept(ctx, carrier, &serving, func(conn *net.UnixConn) { s.carry(ctx, conn) }) })
+	return accept(ctx, listener, &serving, func(conn *net.UnixConn) { s.serve(conn, terms, holder) })
+}
+
+// accept has each connection served until ctx ends; then it closes the listener and all connections.
+func accept(ctx context.Context, listener *net.UnixListener, serving *sync.WaitGroup, serve func(*net.UnixConn)) error {
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
 	for {
@@ -169,7 +181,7 @@ func (s *Server) Run(ctx context.Context, listener *net.UnixListener, terms Term
 			stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 			defer stop()
 			defer conn.Close()
-			s.serve(conn, terms, holder)
+			serve(conn)
 		})
 	}
 }

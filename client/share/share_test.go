@@ -199,13 +199,13 @@ func TestExecutorsComeAndGo(t *testing.T) {
 	s.Gone("42-9", api.EndReason_EVICTED, "nobody knows it")
 	s.Ready(executor("42-3"))
 	s.Ready(executor("42-3")) // a fresh token
-	for n, want := range [][]byte{announced(t, 1, "42-1"), announced(t, 2, "42-2"), goneFrame(1, false, "evicted: job 12 needed cores 0-3"),
-		goneFrame(2, true, "executor failed"), announced(t, 3, "42-3"), announced(t, 3, "42-3")} {
+	for n, want := range [][]byte{announced(t, s, 1, "42-1"), announced(t, s, 2, "42-2"), goneFrame(1, false, "evicted: job 12 needed cores 0-3"),
+		goneFrame(2, true, "executor failed"), announced(t, s, 3, "42-3"), announced(t, s, 3, "42-3")} {
 		early.expect(n, want)
 	}
 	late := dial(t, socket)
 	late.join()
-	late.expect(0, announced(t, 3, "42-3"))
+	late.expect(0, announced(t, s, 3, "42-3"))
 	s.End(api.EndReason_JOB_ENDED, "")
 	s.End(api.EndReason_EXPIRED, "only once")
 	for _, g := range []*guest{early, late} {
@@ -213,9 +213,9 @@ func TestExecutorsComeAndGo(t *testing.T) {
 	}
 }
 
-func announced(t *testing.T, number uint64, id string) []byte {
+func announced(t *testing.T, s *Server, number uint64, id string) []byte {
 	t.Helper()
-	frame, err := readyFrame(number, executor(id))
+	frame, err := readyFrame(number, executor(id), s.way(number, executor(id).GetAddress()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,11 +278,11 @@ func TestTextsAndAddressesAreBounded(t *testing.T) {
 	g.join()
 	subscribed(t, s, 1)
 	long := executor("42-1")
-	long.Address = strings.Repeat("x", 256)
+	long.Local = strings.Repeat("x", 256)
 	s.Ready(long)
 	s.Ready(executor("42-2"))
 	s.Gone("42-2", api.EndReason_EVICTED, strings.Repeat("y\x00", 4000))
-	g.expect(0, announced(t, 1+1, "42-2"))
+	g.expect(0, announced(t, s, 1+1, "42-2"))
 	kind, body := g.next()
 	if kind != typeGone || len(body) != 12+2+maxText || bytes.IndexByte(body[14:], 0) >= 0 {
 		t.Errorf("type %d with %d bytes", kind, len(body))

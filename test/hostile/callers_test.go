@@ -19,6 +19,7 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/api/token"
 	"github.com/gleaner-hpc/gleaner/fabric"
+	"github.com/gleaner-hpc/gleaner/fabric/channel"
 	"github.com/gleaner-hpc/gleaner/fabric/control"
 )
 
@@ -182,7 +183,7 @@ func halfOpen(l *lease) error {
 		}
 	}()
 	for i := range count {
-		network, address := "tcp", l.ready.Address
+		network, address := "tcp", channel.HostPort(l.ready.Address)
 		if i%2 == 1 {
 			network, address = "unix", l.control()
 		}
@@ -218,11 +219,15 @@ type raw struct {
 
 // enter connects, and shows a good token if asked to.
 func (l *lease) enter(network string, hello *control.Hello) (*raw, error) {
-	address := l.ready.Address
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	var conn net.Conn
+	var err error
 	if network == "unix" {
-		address = l.control()
+		conn, err = net.DialTimeout(network, l.control(), patience)
+	} else {
+		conn, err = channel.Open(ctx, l.ready.Address)
 	}
-	conn, err := net.DialTimeout(network, address, patience)
 	if err != nil {
 		return nil, err
 	}
@@ -361,7 +366,7 @@ func noise(l *lease) error {
 	}
 	noises := 0
 	for _, port := range ports {
-		if strings.HasSuffix(l.ready.Address, fmt.Sprintf(":%d", port)) {
+		if strings.HasSuffix(channel.HostPort(l.ready.Address), fmt.Sprintf(":%d", port)) {
 			continue
 		}
 		for i := range 50 {
