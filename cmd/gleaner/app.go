@@ -158,7 +158,7 @@ hold it, 5 the lease ended before all tasks were done, 130 interrupted.`,
 	_ = flags.MarkHidden("identity")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{exitUsage, err} })
 	root.AddCommand(a.nodesCommand(), a.leasesCommand(), a.releaseCommand(), a.invokeCommand(), a.mapCommand(), a.runCommand(),
-		a.sbatchCommand(), a.reportCommand(), a.simulateCommand(), a.explainCommand(), a.checkCommand(), a.benchCommand(), a.policyCommand(), a.snippetCommand(), a.versionCommand())
+		a.sbatchCommand(), a.reportCommand(), a.simulateCommand(), a.estimateCommand(), a.explainCommand(), a.checkCommand(), a.benchCommand(), a.policyCommand(), a.snippetCommand(), a.versionCommand())
 	for _, c := range root.Commands() {
 		if args := c.Args; args != nil {
 			c.Args = func(c *cobra.Command, given []string) error {

@@ -156,7 +156,11 @@ func (a *app) simulate(ctx context.Context, t *trace.Trace, cfg simulate.Config,
 	case "html":
 		err = r.WriteHTML(&text)
 	case "text":
-		fmt.Fprintf(&text, "%s: %s.\nSimulated: %s.\n\n", source, r.Machine(), r.Functions())
+		fmt.Fprintf(&text, "%s: %s.\nSimulated: %s.\n", source, r.Machine(), r.Functions())
+		for i := range r.Policies {
+			fmt.Fprintln(&text, r.Sentence(&r.Policies[i]))
+		}
+		fmt.Fprintln(&text)
 		if err = to.print(simulateListing(r)); err == nil {
 			fmt.Fprintf(&text, "\n%s\n", strings.Join(r.Notes, "\n"))
 		}
