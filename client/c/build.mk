@@ -21,7 +21,7 @@ $(BUILD)/lib/pkgconfig/gleaner.pc: client/c/gleaner.pc
 
 BUILD_TARGETS += $(LIBGLEANER) $(BUILD)/lib/libgleaner.so $(BUILD)/include/gleaner.h $(BUILD)/include/gleaner.f90 $(BUILD)/lib/pkgconfig/gleaner.pc
 
-$(BUILD)/test/gleaner-share: client/c/ctest/share_test.c client/c/shareframe.c client/c/shareframe.h fabric/ctest/tap.h
+$(BUILD)/test/gleaner-share: client/c/ctest/share_test.c client/c/shareframe.c client/c/shareframe.h fabric/fields.h fabric/ctest/tap.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all -o $@ client/c/ctest/share_test.c client/c/shareframe.c
 
