@@ -60,7 +60,7 @@ static void splice(void) {
 static void mutate(void) {
 	static const uint8_t telling[] = {0, 1, 2, 7, 8, 0x10, 0x7f, 0x80, 0xfe, 0xff};
 
-	switch (below(6)) {
+	switch (below(7)) {
 	case 0:
 	case 1:
 		if (input.n > 0) input.bytes[below(input.n)] = (uint8_t)below(256);
@@ -74,8 +74,13 @@ static void mutate(void) {
 	case 4:
 		splice();
 		break;
+	case 5: /* a head that fits */
+		if (input.n < 8 || input.n > UINT16_MAX) break;
+		input.bytes[0] = (uint8_t)(input.n - 8);
+		input.bytes[1] = (uint8_t)((input.n - 8) >> 8);
+		break;
 	default:
-		input.n = below(8) == 0 ? below(input.n + 1) : input.n;
+		input.n = below(input.n + 1);
 	}
 }
 
