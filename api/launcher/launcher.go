@@ -60,6 +60,15 @@ type Spec struct {
 	TmpBytes    int64    `json:"tmp_bytes"`      // size of /tmp, charged to the memory limit; 0 means a quarter of it
 	PIDs        int      `json:"pids"`           // 0 means 256
 	Devices     []string `json:"devices,omitempty"`
+	Binds       []Bind   `json:"binds,omitempty"`
+}
+
+// Bind shows files of the sandbox's user in the sandbox: a folder, without what is mounted below, or a regular file. It is opened with the
+// user's rights, and no part of the source's path may be a symbolic link.
+type Bind struct {
+	Source   string `json:"source"` // on the host
+	Target   string `json:"target"` // in the sandbox; at least two components, the first of which is none that the sandbox has itself
+	Writable bool   `json:"writable,omitempty"`
 }
 
 // Reply answers the request with the same ID, or, with ID 0, carries an event.

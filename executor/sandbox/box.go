@@ -128,10 +128,20 @@ func (m *Manager) launch(ctx context.Context, b *box) error {
 	if b.log, err = makeSelf(self, spec); err != nil {
 		return err
 	}
+	binds, err := m.stage(spec)
+	defer func() {
+		if err := m.unstage(b.id); err != nil {
+			m.cfg.Log.Error("clean up binds", "task", b.id, "error", err)
+		}
+	}()
+	if err != nil {
+		return err
+	}
 	config, err := m.container(spec, self, names)
 	if err != nil {
 		return err
 	}
+	config.Mounts = append(config.Mounts, binds...)
 	if b.container, err = libcontainer.Create(m.states(), b.id, config); err != nil {
 		return err
 	}

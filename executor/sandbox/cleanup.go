@@ -230,6 +230,9 @@ func (m *Manager) sweep(ctx context.Context) error {
 	for _, dir := range m.strays(m.selves()) {
 		errs = append(errs, removeSelf(dir))
 	}
+	for _, dir := range m.strays(filepath.Join(m.dir(), "binds")) {
+		errs = append(errs, m.unstage(filepath.Base(dir)))
+	}
 	for _, dir := range m.strays(m.states()) {
 		errs = append(errs, os.RemoveAll(dir))
 	}

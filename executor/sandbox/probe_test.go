@@ -24,6 +24,9 @@ func probe(mode string) {
 	case "look":
 		tell(look())
 		linger()
+	case "binds":
+		tell(lookAtBinds())
+		linger()
 	case "exit7":
 		fmt.Fprintln(os.Stderr, "I give up")
 		os.Exit(7)
@@ -126,6 +129,25 @@ func look() map[string]string {
 	}
 	found["signal 1"] = verdict(unix.Kill(1, 0))
 	found["loader"] = loads("libfabric.so.1")
+	return found
+}
+
+// lookAtBinds reads and writes in the places of TestBinds.
+func lookAtBinds() map[string]string {
+	found := map[string]string{}
+	for _, path := range []string{
+		"/home/me/read/data", "/home/me/read/sub/deep", "/home/me/read/link/secret", "/home/me/read/sneak", "/home/me/write/deep", "/data/one/file", "/data/team/shared",
+	} {
+		text, err := os.ReadFile(path)
+		if found["read "+path] = string(text); err != nil {
+			found["read "+path] = verdict(err)
+		}
+	}
+	for _, path := range []string{"/home/me/read/x", "/home/me/write/x", "/data/one/file", "/data/team/x", "/home/x", "/home/me/x", "/data/x"} {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+		found["write "+path] = verdict(err)
+		_ = f.Close()
+	}
 	return found
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrFixed says that a Resize asks for what a sandbox keeps for life.
-var ErrFixed = errors.New("user, groups and devices of a sandbox cannot be changed")
+var ErrFixed = errors.New("user, groups, devices and binds of a sandbox cannot be changed")
 
 // Resize gives the sandbox of this id other cores, memory, /tmp and process limits. Its figures (CPU time, start) count from now
 // on. What fails leaves the sandbox with limits that may be of either kind: the caller ends it.
@@ -40,7 +40,7 @@ func (m *Manager) Resize(ctx context.Context, spec launcher.Spec) error {
 	b.resizing.Lock()
 	defer b.resizing.Unlock()
 	old := b.current()
-	if old.UID != spec.UID || old.GID != spec.GID || !slices.Equal(old.Groups, spec.Groups) || len(old.Devices)+len(spec.Devices) > 0 {
+	if old.UID != spec.UID || old.GID != spec.GID || !slices.Equal(old.Groups, spec.Groups) || len(old.Devices)+len(spec.Devices)+len(old.Binds)+len(spec.Binds) > 0 {
 		return fmt.Errorf("resize sandbox %s: %w", spec.ID, ErrFixed)
 	}
 	if err := errors.Join(limit(b.container, spec), growTmp(b.pid, spec)); err != nil {

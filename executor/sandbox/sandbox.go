@@ -139,7 +139,7 @@ func (m *Manager) prepare() error {
 	for _, dir := range []struct {
 		path string
 		mode os.FileMode
-	}{{m.cfg.RunDir, 0o755}, {m.dir(), 0o711}, {m.states(), 0o711}, {m.names(), 0o711}, {m.selves(), 0o711}} {
+	}{{m.cfg.RunDir, 0o755}, {m.dir(), 0o711}, {m.states(), 0o711}, {m.names(), 0o711}, {m.selves(), 0o711}, {filepath.Join(m.dir(), "binds"), 0o700}} {
 		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
 			return fmt.Errorf("make run directory: %w", err)
 		}

@@ -7,12 +7,15 @@ import (
 	"regexp"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 const (
 	minMemory = 16 << 20 // below this not even the setup fits
-	maxGroups = 64
+	maxGroups = 256      // a user namespace has 340 lines
+	maxBinds  = 16
 	maxPIDs   = 1 << 15
 	maxCPU    = 1 << 13
 )
@@ -67,6 +70,8 @@ func admit(s launcher.Spec, allowed []string) (launcher.Spec, error) {
 		return refuse("memory_bytes", s.MemoryBytes, fmt.Sprintf("%d to 2^50", minMemory))
 	case s.TmpBytes < 0 || s.TmpBytes > s.MemoryBytes:
 		return refuse("tmp_bytes", s.TmpBytes, "0 to memory_bytes")
+	case len(s.Binds) > maxBinds:
+		return refuse("binds", len(s.Binds), fmt.Sprintf("at most %d", maxBinds))
 	case s.PIDs < 0 || s.PIDs > maxPIDs:
 		return refuse("pids", s.PIDs, fmt.Sprintf("0 to %d", maxPIDs))
 	}
@@ -80,12 +85,38 @@ func admit(s launcher.Spec, allowed []string) (launcher.Spec, error) {
 			return refuse("cpus", n, fmt.Sprintf("0 to %d", maxCPU-1))
 		}
 	}
+	for _, b := range s.Binds {
+		if err := admitBind(b); err != nil {
+			return launcher.Spec{}, err
+		}
+	}
 	for _, d := range s.Devices {
 		if err := admitDevice(d, allowed); err != nil {
 			return launcher.Spec{}, err
 		}
 	}
 	return s, nil
+}
+
+// ownTops are the folders at the top of a sandbox that files of the owner's may not stand in.
+var ownTops = regexp.MustCompile(`^/(bin|boot|dev|etc|gleaner|lib[a-z0-9]*|proc|root|run|sbin|sys|tmp|usr|var)$`)
+
+// top is the first component of an absolute path.
+func top(path string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return "/" + first
+}
+
+func admitBind(b launcher.Bind) error {
+	for name, path := range map[string]string{"source": b.Source, "target": b.Target} {
+		if !filepath.IsAbs(path) || filepath.Clean(path) != path || len(path) >= unix.PathMax || strings.ContainsAny(path, "\x00\n") {
+			return fmt.Errorf("binds: %s %q: want an absolute path without . and ..", name, path)
+		}
+	}
+	if t := top(b.Target); t == b.Target || ownTops.MatchString(t) {
+		return fmt.Errorf("binds: target %q: want a path of two components or more, outside of what the sandbox has itself", b.Target)
+	}
+	return nil
 }
 
 func admitDevice(path string, allowed []string) error {
