@@ -136,7 +136,10 @@ func TestSnapshots(t *testing.T) {
 func TestBadTraces(t *testing.T) {
 	const job = "1 10 5 100 8 -1 -1 8 200 -1 1 1 1 -1 1 1 -1 -1\n"
 	const head = "JobIDRaw|Start|End|NNodes|NCPUS|NodeList\n"
-	swf := func(text string) error { _, err := ReadSWF("f", strings.NewReader(text), Shape{Nodes: 2, Cores: 4}); return err }
+	swf := func(text string) error {
+		_, err := ReadSWF("f", strings.NewReader(text), Shape{Nodes: 2, Cores: 4})
+		return err
+	}
 	sacct := func(text string) error {
 		_, err := ReadSacct("f", strings.NewReader(text), time.UTC, Window{}, nil, Shape{})
 		return err
