@@ -69,8 +69,6 @@ func spawn(path string, at station) (*worker, error) {
 		w.close()
 		return nil, fmt.Errorf("start worker %s: %w", path, err)
 	}
-	// Memory that belongs to no process, as that of a memfd, would otherwise be charged to the larger one: this.
-	_ = os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", w.pid), []byte("1000"), 0)
 	return w, nil
 }
 

@@ -99,12 +99,23 @@ static void loop(struct worker *w) {
 	}
 }
 
+/* go_first has the kernel end this process and no other when memory is short: memory that is in none, as a memfd's, would be laid at
+ * the door of the larger, which is the supervisor. */
+static void go_first(void) {
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0) return;
+	if (write(fd, "1000", 4) != 4) perror("worker: oom_score_adj");
+	close(fd);
+}
+
 int main(int argc, char **argv) {
 	struct worker *w = &self;
 	void *m;
 
 	if (argc != 3) return 2;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	go_first();
 	m = mmap(NULL, sizeof *w->state, PROT_READ | PROT_WRITE, MAP_SHARED, FD_STATE, 0);
 	if (m == MAP_FAILED) return 2;
 	for (int fd = FD_COMMAND; fd <= FD_STATE; fd++) fcntl(fd, F_SETFD, FD_CLOEXEC);

@@ -17,14 +17,13 @@ import (
 	"github.com/gleaner-hpc/gleaner/fabric/control"
 )
 
-// The ring's memory with one slot of one page each way, after fabric/wire.h and fabric/layout.h.
+// The ring's memory, after fabric/wire.h; one slot of one page each way and what lies between fits in.
 const (
 	entryBytes = 64
 	entries    = 128
 	requestsAt = 192
 	repliesAt  = requestsAt + entries*entryBytes
-	sharedSize = (repliesAt + entries*entryBytes + 4095) / 4096 * 4096
-	arenaSize  = sharedSize + 2*4096
+	arenaSize  = 256 << 10
 	badRequest = 7 // status of a reply
 )
 

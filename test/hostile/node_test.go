@@ -34,9 +34,9 @@ const (
 	// firstUID is the first lease's owner; each lease has one of its own, so that what is left of it can be told.
 	firstUID = 61400
 	// patience is for a busy machine, and for an emulated one. What is waited for takes milliseconds.
-	patience = 30 * time.Second
+	patience = time.Minute
 	// late is how much longer than its deadline a call may take. It is a second where the machine is not emulated or busy.
-	late = 20 * time.Second
+	late = 40 * time.Second
 )
 
 // built holds the programs and libraries of the test; a machine without compilers is given them in $GLEANER_TEST_BUILT.
