@@ -1,5 +1,5 @@
 /* mutate [CORPUS [SECONDS]]: calls a fuzz target with mutations of the files in a folder, where there is no libFuzzer. The same
- * inputs every time; without SECONDS so many that it takes a few. An input that fails is left in mutate-failed. */
+ * inputs every time; without SECONDS so many that it takes a few. An input that fails is left in build/mutate-failed. */
 #include <dirent.h>
 #include <signal.h>
 #include <stdint.h>
@@ -85,7 +85,7 @@ static void mutate(void) {
 }
 
 static void keep(int number) {
-	FILE *f = fopen("mutate-failed", "wb");
+	FILE *f = fopen("build/mutate-failed", "wb");
 
 	if (f != NULL) fwrite(input.bytes, 1, input.n, f);
 	if (f != NULL) fclose(f);
