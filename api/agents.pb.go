@@ -701,7 +701,8 @@ type ExecutorReady struct {
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	Local         string                 `protobuf:"bytes,3,opt,name=local,proto3" json:"local,omitempty"`
-	Startup       *durationpb.Duration   `protobuf:"bytes,4,opt,name=startup,proto3" json:"startup,omitempty"` // from Start to ready
+	Startup       *durationpb.Duration   `protobuf:"bytes,4,opt,name=startup,proto3" json:"startup,omitempty"`                            // from Start to ready
+	ImageDigest   string                 `protobuf:"bytes,5,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"` // of the image that it runs in; empty without
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -762,6 +763,13 @@ func (x *ExecutorReady) GetStartup() *durationpb.Duration {
 		return x.Startup
 	}
 	return nil
+}
+
+func (x *ExecutorReady) GetImageDigest() string {
+	if x != nil {
+		return x.ImageDigest
+	}
+	return ""
 }
 
 type ExecutorEnded struct {
@@ -1264,6 +1272,7 @@ type Start struct {
 	Function      *Function              `protobuf:"bytes,9,opt,name=function,proto3" json:"function,omitempty"`
 	BufferBytes   uint64                 `protobuf:"varint,10,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"`
 	JobId         uint32                 `protobuf:"varint,11,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	Image         string                 `protobuf:"bytes,12,opt,name=image,proto3" json:"image,omitempty"` // as the lease asks for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1373,6 +1382,13 @@ func (x *Start) GetJobId() uint32 {
 		return x.JobId
 	}
 	return 0
+}
+
+func (x *Start) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
 }
 
 type Stop struct {
@@ -1719,12 +1735,13 @@ const file_agents_proto_rawDesc = "" +
 	"\x06memory\x18\x02 \x01(\x01R\x06memory\x12\x0e\n" +
 	"\x02io\x18\x03 \x01(\x01R\x02io\x12\x1c\n" +
 	"\tbandwidth\x18\x04 \x01(\x01R\tbandwidth\x12\x18\n" +
-	"\amissing\x18\x05 \x03(\tR\amissing\"\x84\x01\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\"\xa7\x01\n" +
 	"\rExecutorReady\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05local\x18\x03 \x01(\tR\x05local\x123\n" +
-	"\astartup\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\astartup\"\xce\x02\n" +
+	"\astartup\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\astartup\x12!\n" +
+	"\fimage_digest\x18\x05 \x01(\tR\vimageDigest\"\xce\x02\n" +
 	"\rExecutorEnded\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.gleaner.v1.EndReasonR\x06reason\x12\x16\n" +
@@ -1764,7 +1781,7 @@ const file_agents_proto_rawDesc = "" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x12\n" +
 	"\x04keep\x18\x02 \x03(\tR\x04keep\x12/\n" +
-	"\x05watch\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xa5\x02\n" +
+	"\x05watch\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xbb\x02\n" +
 	"\x05Start\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\blease_id\x18\x02 \x01(\x04R\aleaseId\x12\x14\n" +
@@ -1777,7 +1794,8 @@ const file_agents_proto_rawDesc = "" +
 	"\bfunction\x18\t \x01(\v2\x14.gleaner.v1.FunctionR\bfunction\x12!\n" +
 	"\fbuffer_bytes\x18\n" +
 	" \x01(\x04R\vbufferBytes\x12\x15\n" +
-	"\x06job_id\x18\v \x01(\rR\x05jobId\"E\n" +
+	"\x06job_id\x18\v \x01(\rR\x05jobId\x12\x14\n" +
+	"\x05image\x18\f \x01(\tR\x05image\"E\n" +
 	"\x04Stop\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.gleaner.v1.EndReasonR\x06reason\"\xb8\x01\n" +

@@ -329,6 +329,7 @@ type AcquireRequest struct {
 	Account       string                 `protobuf:"bytes,8,opt,name=account,proto3" json:"account,omitempty"`                             // for the report; empty means the job's account
 	BufferBytes   uint64                 `protobuf:"varint,9,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"` // largest payload in either direction, 4 KiB to memory/4; 0 means 1 MiB
 	Length        *durationpb.Duration   `protobuf:"bytes,10,opt,name=length,proto3" json:"length,omitempty"`                              // how long one invocation takes; unset: not known. Policies place it where it can end
+	Image         string                 `protobuf:"bytes,11,opt,name=image,proto3" json:"image,omitempty"`                                // in which the function runs (package api/images); empty means the node's own libraries
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -433,6 +434,13 @@ func (x *AcquireRequest) GetLength() *durationpb.Duration {
 	return nil
 }
 
+func (x *AcquireRequest) GetImage() string {
+	if x != nil {
+		return x.Image
+	}
+	return ""
+}
+
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -447,9 +455,10 @@ type Lease struct {
 	Created       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=created,proto3" json:"created,omitempty"`
 	Expires       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=expires,proto3" json:"expires,omitempty"`
 	Ended         *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=ended,proto3" json:"ended,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,13,opt,name=epoch,proto3" json:"epoch,omitempty"`         // grows whenever an executor joins or leaves
-	Evictions     uint32                 `protobuf:"varint,14,opt,name=evictions,proto3" json:"evictions,omitempty"` // executors lost to Slurm's jobs so far
-	Spin          *durationpb.Duration   `protobuf:"bytes,15,opt,name=spin,proto3" json:"spin,omitempty"`            // in which its executors polled without serving, as they say themselves
+	Epoch         uint64                 `protobuf:"varint,13,opt,name=epoch,proto3" json:"epoch,omitempty"`                               // grows whenever an executor joins or leaves
+	Evictions     uint32                 `protobuf:"varint,14,opt,name=evictions,proto3" json:"evictions,omitempty"`                       // executors lost to Slurm's jobs so far
+	Spin          *durationpb.Duration   `protobuf:"bytes,15,opt,name=spin,proto3" json:"spin,omitempty"`                                  // in which its executors polled without serving, as they say themselves
+	ImageDigest   string                 `protobuf:"bytes,16,opt,name=image_digest,json=imageDigest,proto3" json:"image_digest,omitempty"` // of request.image, as the executor that became ready last found it; empty until then
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -587,6 +596,13 @@ func (x *Lease) GetSpin() *durationpb.Duration {
 		return x.Spin
 	}
 	return nil
+}
+
+func (x *Lease) GetImageDigest() string {
+	if x != nil {
+		return x.ImageDigest
+	}
+	return ""
 }
 
 // Executor is one sandbox that serves invocations of the lease's function.
@@ -1817,7 +1833,7 @@ const file_leases_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"\xe1\x02\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xf7\x02\n" +
 	"\x0eAcquireRequest\x12\x1c\n" +
 	"\texecutors\x18\x01 \x01(\rR\texecutors\x12\x14\n" +
 	"\x05cores\x18\x02 \x01(\rR\x05cores\x12!\n" +
@@ -1829,7 +1845,8 @@ const file_leases_proto_rawDesc = "" +
 	"\aaccount\x18\b \x01(\tR\aaccount\x12!\n" +
 	"\fbuffer_bytes\x18\t \x01(\x04R\vbufferBytes\x121\n" +
 	"\x06length\x18\n" +
-	" \x01(\v2\x19.google.protobuf.DurationR\x06length\"\xc1\x04\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\x06length\x12\x14\n" +
+	"\x05image\x18\v \x01(\tR\x05image\"\xe4\x04\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.gleaner.v1.LeaseStateR\x05state\x124\n" +
@@ -1847,7 +1864,8 @@ const file_leases_proto_rawDesc = "" +
 	"\x05ended\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x05ended\x12\x14\n" +
 	"\x05epoch\x18\r \x01(\x04R\x05epoch\x12\x1c\n" +
 	"\tevictions\x18\x0e \x01(\rR\tevictions\x12-\n" +
-	"\x04spin\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x04spin\"\xc3\x01\n" +
+	"\x04spin\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x04spin\x12!\n" +
+	"\fimage_digest\x18\x10 \x01(\tR\vimageDigest\"\xc3\x01\n" +
 	"\bExecutor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
