@@ -96,25 +96,42 @@ func (b *Backoff) Next(now time.Time) time.Time {
 	return next
 }
 
-// held returns the nodes that must not be picked for a lease now; for lease 0, for any lease.
-func (b *Backoff) held(now time.Time, lease uint64) map[string]bool {
+// about calls do for each rest of a lease on one of the nodes; nil means on any.
+func (b *Backoff) about(lease uint64, among map[string]int, do func(node string, r *rest)) {
+	if among != nil && len(among) < len(b.rests) {
+		for node := range among {
+			if r := b.rests[restKey{lease, node}]; r != nil {
+				do(node, r)
+			}
+		}
+		return
+	}
+	for key, r := range b.rests {
+		if _, asked := among[key.node]; key.lease == lease && (asked || among == nil) {
+			do(key.node, r)
+		}
+	}
+}
+
+// held returns those of the nodes that must not be picked for a lease now; for lease 0, for any lease.
+func (b *Backoff) held(now time.Time, lease uint64, among map[string]int) map[string]bool {
 	if b == nil {
 		return nil
 	}
 	var held map[string]bool
-	for key, r := range b.rests {
-		if key.lease == lease && now.Before(r.until) {
+	b.about(lease, among, func(node string, r *rest) {
+		if now.Before(r.until) {
 			if held == nil {
 				held = map[string]bool{}
 			}
-			held[key.node] = true
+			held[node] = true
 		}
-	}
+	})
 	return held
 }
 
-// recent returns the nodes on which a lease lost an executor in the last minute, the latest first.
-func (b *Backoff) recent(now time.Time, lease uint64) []string {
+// recent returns those of the nodes on which a lease lost an executor in the last minute, the latest first.
+func (b *Backoff) recent(now time.Time, lease uint64, among map[string]int) []string {
 	if b == nil {
 		return nil
 	}
@@ -123,11 +140,11 @@ func (b *Backoff) recent(now time.Time, lease uint64) []string {
 		last time.Time
 	}
 	var losses []loss
-	for key, r := range b.rests {
-		if key.lease == lease && now.Sub(r.last) <= remembered {
-			losses = append(losses, loss{key.node, r.last})
+	b.about(lease, among, func(node string, r *rest) {
+		if now.Sub(r.last) <= remembered {
+			losses = append(losses, loss{node, r.last})
 		}
-	}
+	})
 	slices.SortFunc(losses, func(x, y loss) int { return cmp.Or(y.last.Compare(x.last), strings.Compare(x.node, y.node)) })
 	var recent []string
 	for _, l := range losses {

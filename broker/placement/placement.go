@@ -141,12 +141,14 @@ type resting struct {
 func newRound(now time.Time, policy policies.Policy, nodes []Node, clashes []policies.Clash, backoff *Backoff) *round {
 	r := &round{now: now, policy: policy, index: make(map[string]int, len(nodes)), nodes: nodes, backoff: backoff, resting: map[uint64]resting{}, full: map[want]bool{}, whys: map[want]string{}}
 	r.offers = Offers(now, policy, nodes, clashes)
-	held := backoff.held(now, 0)
+	for i := range nodes {
+		r.index[nodes[i].Name] = i
+	}
+	held := backoff.held(now, 0, r.index)
 	for i := range nodes {
 		if held[nodes[i].Name] && r.offers[i].Resources != (policies.Resources{}) {
 			r.offers[i].Resources, r.offers[i].Why = policies.Resources{}, "resting after an eviction or a refusal"
 		}
-		r.index[nodes[i].Name] = i
 	}
 	return r
 }
@@ -199,7 +201,7 @@ func (n *Node) seen() policies.Node {
 func (r *round) rests(lease uint64) (held map[string]bool, recent []string) {
 	known, ok := r.resting[lease]
 	if !ok {
-		known = resting{r.backoff.held(r.now, lease), r.backoff.recent(r.now, lease)}
+		known = resting{r.backoff.held(r.now, lease, r.index), r.backoff.recent(r.now, lease, r.index)}
 		r.resting[lease] = known
 	}
 	return known.held, known.recent

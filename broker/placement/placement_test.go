@@ -94,7 +94,7 @@ func TestFeasible(t *testing.T) {
 
 func TestBackoff(t *testing.T) {
 	b := NewBackoff()
-	rests := func(now time.Time, lease uint64) bool { return b.held(now, 0)["n1"] || b.held(now, lease)["n1"] }
+	rests := func(now time.Time, lease uint64) bool { return b.held(now, 0, nil)["n1"] || b.held(now, lease, nil)["n1"] }
 	// One claim evicts many at once: that is one rest.
 	for range 8 {
 		b.Note(t0, 1, "n1", Evicted)
@@ -103,10 +103,13 @@ func TestBackoff(t *testing.T) {
 	if !rests(after(400*time.Millisecond), 2) || rests(after(600*time.Millisecond), 2) {
 		t.Error("an eviction rests the node for half a second, for all leases")
 	}
-	if got := b.recent(after(30*time.Second), 1); !slices.Equal(got, []string{"n1"}) {
+	if got := b.recent(after(30*time.Second), 1, nil); !slices.Equal(got, []string{"n1"}) {
 		t.Errorf("avoided by the evicted lease: %v", got)
 	}
-	if got := b.recent(after(30*time.Second), 2); got != nil {
+	if got := b.recent(after(30*time.Second), 1, map[string]int{"n2": 0}); got != nil {
+		t.Errorf("nodes that are not offered: %v", got)
+	}
+	if got := b.recent(after(30*time.Second), 2, nil); got != nil {
 		t.Errorf("avoided by another lease: %v", got)
 	}
 	// In a row each rest is twice as long, up to half a minute.
