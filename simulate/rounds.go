@@ -16,7 +16,10 @@ import (
 func (e *engine) decide() error {
 	e.round = never
 	now := e.clock()
-	e.backoff.Forget(now, func(uint64) bool { return true })
+	if e.now >= e.forget {
+		e.backoff.Forget(now, func(uint64) bool { return true })
+		e.forget = e.now + 10*time.Second
+	}
 	needs := e.demand.needs()
 	if len(needs) == 0 {
 		for _, i := range e.fresh.drain() {
