@@ -44,6 +44,8 @@ type Launcher interface {
 	// Kill returns the ids that it could not end before ctx's deadline.
 	Kill(ctx context.Context, ids ...string) ([]string, error)
 	List(ctx context.Context) ([]launcher.Sandbox, error)
+	Freeze(ctx context.Context, ids ...string) error
+	Thaw(ctx context.Context, ids ...string) error
 	// Open ends the closure of the node by jobs whose gates used force, and returns the jobs for which it is still shut.
 	Open(ctx context.Context, jobs ...uint32) ([]uint32, error)
 }

@@ -35,6 +35,10 @@ func (l *loop) call(c *gatesock.Call) {
 		}
 		l.ledger.Warn(f.Job, gpus, now, now.Add(l.cfg.WarnTimeout))
 		l.evictFor(f.Job, now)
+		if !l.heard(f.Job) {
+			l.announced.Warn(f.Job, now, l.cfg.WarnTimeout)
+			l.freeze(now)
+		}
 		l.changed(now)
 	case gate.Release:
 		l.release(c, now)
@@ -58,6 +62,8 @@ func (l *loop) release(c *gatesock.Call, now time.Time) {
 	job := c.Frame.Job
 	l.left.note(c, now)
 	delete(l.early, job)
+	l.announced.Drop(job)
+	l.freeze(now)
 	if l.ledger.Release(job, now) {
 		l.log.Debug("job has left", "job", job)
 		l.record(&api.AgentMessage{Message: &api.AgentMessage_JobEnded{JobEnded: &api.JobEnded{JobId: job}}})
@@ -177,6 +183,7 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 		}
 		l.waiting[v.ID].Answer(kind, len(v.Evicted))
 		delete(l.waiting, v.ID)
+		l.announced.Drop(v.Job)
 		took := time.Since(v.Received)
 		l.log.Debug("claim answered", "job", v.Job, "path", v.Path, "complete", v.Complete, "evicted", len(v.Evicted), "took", took)
 		l.metrics.claim(took, len(v.Evicted))
@@ -186,13 +193,16 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 		}}})
 		l.changed(now)
 	}
+	if len(verdicts) > 0 {
+		l.freeze(now)
+	}
 }
 
 // kill tells executors why they go, ends their sandboxes, and brings the confirmation back. One that is still being started is left
 // to started: the launcher could meet the kill before it has made the sandbox, and confirm too early.
 func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadline time.Time) {
 	var links []revocable
-	var ids, boxes []string
+	var ids, boxes, frozen []string
 	told := make(chan struct{}) // closed when the links have been told
 	for _, id := range wanted {
 		e, p := l.executors[id], l.parked[id]
@@ -207,6 +217,9 @@ func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadlin
 		if e != nil {
 			e.killing = true
 			box = e.box
+			if e.frozen {
+				frozen = append(frozen, box)
+			}
 			if e.link != nil {
 				links = append(links, e.link)
 				e.told = told
@@ -223,6 +236,9 @@ func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadlin
 			revoke(links, reason, max(0, grace))
 		})
 		if grace > 0 {
+			if len(frozen) > 0 {
+				_ = l.cfg.Launcher.Thaw(ctx, frozen...) // what stays frozen has no use for its grace
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(grace):

@@ -44,6 +44,7 @@ type executor struct {
 	goneAt  time.Time        // when its sandbox was known to be gone
 	// unexplained says that the sandbox was killed by nobody whom we know.
 	unexplained bool
+	frozen      bool   // as far as is known
 	complained  uint   // of refused tokens: bits by reason
 	cpu         uint64 // latest figures
 	peak        uint64

@@ -44,7 +44,10 @@ type loop struct {
 	ledger    *ledger.Ledger
 	book      evict.Book
 	waiting   map[uint64]*gatesock.Call // by ticket
-	early     map[uint32]evict.Plan     // what went for a job before it claimed
+	announced evict.Announced
+	freezing  bool                  // a freeze or thaw is under way
+	frozenAt  time.Time             // the last one's end
+	early     map[uint32]evict.Plan // what went for a job before it claimed
 	left      departures
 	marks     marks
 	looking   bool // again, for jobs that have claimed nothing
@@ -132,6 +135,7 @@ func (l *loop) untilNext(now time.Time) time.Duration {
 		}
 	}
 	consider(l.book.Next())
+	consider(l.announced.Next())
 	consider(l.ledger.NextChange(now))
 	consider(l.nextSample)
 	consider(l.parkAt)
@@ -153,6 +157,10 @@ func (l *loop) tick(now time.Time) {
 		l.settle(now)
 	}
 	l.close(l.book.Expire(now), now)
+	if !l.announced.Next().IsZero() {
+		l.announced.Expire(now)
+		l.freeze(now)
+	}
 	for _, job := range l.ledger.Settle(now) {
 		l.log.Warn("job has not claimed its cores; it is given the whole node", "job", job)
 		l.evictFor(job, now)

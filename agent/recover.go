@@ -128,7 +128,7 @@ func (l *loop) save() {
 // without a sandbox are gone, and the rest give their figures.
 func (l *loop) listed(sandboxes []launcher.Sandbox, asked, now time.Time) {
 	running := map[string]bool{}
-	var strays []string
+	var strays, frozen []string
 	var figures []*api.Usage_Executor
 	for _, s := range sandboxes {
 		e := l.inBox(s.ID)
@@ -140,6 +140,9 @@ func (l *loop) listed(sandboxes []launcher.Sandbox, asked, now time.Time) {
 			l.strays[s.ID] = true
 		case s.Running || e.starting:
 			running[e.id] = true
+			if s.Frozen {
+				frozen = append(frozen, e.id)
+			}
 			e.cpu, e.peak = max(e.cpu, s.CPUNanos), max(e.peak, s.PeakBytes)
 			figures = append(figures, &api.Usage_Executor{Id: e.id, CpuNanoseconds: s.CPUNanos, MemoryBytes: s.MemoryBytes})
 		}
@@ -169,6 +172,7 @@ func (l *loop) listed(sandboxes []launcher.Sandbox, asked, now time.Time) {
 		l.log.Info("launcher's sandboxes compared", "executors", len(l.executors), "strays", len(strays))
 	}
 	l.up = true
+	l.listedFrozen(frozen, asked, now)
 	l.ledger.Block("launcher", "")
 	l.settle(now)
 	l.changed(now)

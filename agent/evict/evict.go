@@ -5,6 +5,8 @@
 //	claim ──────────▶ waiting ────────────────────▶ complete
 //	                     │      Fail, Expire
 //	                     └────────────────────────▶ incomplete: the gate uses force
+//
+// Before that a Prolog may have announced the job: what is harvested is frozen then until the answer (Announced).
 package evict
 
 import (
@@ -72,6 +74,9 @@ func reason(h ledger.Hold) string {
 		what = "GPUs " + h.GPUs.String()
 	case h.Memory > 0:
 		what += fmt.Sprintf(" and %d MiB", h.Memory>>20)
+	}
+	if !h.Cores.Empty() && !h.GPUs.Empty() {
+		what += ", GPUs " + h.GPUs.String()
 	}
 	return fmt.Sprintf("evicted: job %d needed %s", h.Job, what)
 }
