@@ -12,8 +12,14 @@ import (
 // earlier warning named stay, unless the claim names some itself.
 func (l *Ledger) Claim(h Hold) {
 	h = l.normal(h)
-	if old, ok := l.jobs[h.Job]; ok && h.GPUs.Empty() {
-		h.GPUs = old.GPUs
+	if old, ok := l.jobs[h.Job]; ok {
+		if h.GPUs.Empty() {
+			h.GPUs = old.GPUs
+		}
+		h.Share = cmp.Or(h.Share, old.Share)
+		if h.Memory != old.Memory || h.All || h.Share == ShareNo {
+			delete(l.loans, h.Job)
+		}
 	}
 	delete(l.warned, h.Job)
 	delete(l.doubts, h.Job)
@@ -55,6 +61,7 @@ func (l *Ledger) Release(job uint32, now time.Time) bool {
 	delete(l.jobs, job)
 	delete(l.warned, job)
 	delete(l.doubts, job)
+	delete(l.loans, job)
 	l.released[job] = now
 	l.forget(now)
 	return held || warned || doubted
@@ -135,7 +142,7 @@ func (l *Ledger) Overlap(job uint32) []Executor {
 
 // collides says whether an executor holds a core or GPU of the job.
 func (l *Ledger) collides(h *Hold, e *Executor) bool {
-	if h.GPUs.Overlaps(e.GPUs) {
+	if h.GPUs.Minus(l.loans[h.Job].GPUs).Overlaps(e.GPUs) {
 		return true
 	}
 	return h.All || h.Cores.Overlaps(e.Cores)
@@ -191,11 +198,11 @@ func largest(list []*Executor, n int) uint64 {
 	return sum
 }
 
-// jobMemory sums what jobs hold, at most the node's memory.
+// jobMemory sums what jobs hold and do not lend, at most the node's memory.
 func (l *Ledger) jobMemory() uint64 {
 	sum := uint64(0)
 	for _, h := range l.jobs {
-		sum = min(sum+h.Memory, l.cfg.Memory)
+		sum = min(sum+h.Memory-l.loans[h.Job].Memory, l.cfg.Memory)
 	}
 	return sum
 }
@@ -205,7 +212,7 @@ func (l *Ledger) free() (cores coreset.Set, memory uint64, gpus coreset.Set) {
 	cores, gpus = l.lendable, coreset.Range(0, l.cfg.GPUs)
 	used := l.jobMemory() + l.cfg.ReserveMemory
 	for _, h := range l.jobs {
-		gpus = gpus.Minus(h.GPUs)
+		gpus = gpus.Minus(h.GPUs.Minus(l.loans[h.Job].GPUs))
 		if h.All {
 			return nil, 0, nil
 		}

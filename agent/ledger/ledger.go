@@ -35,7 +35,7 @@ type Config struct {
 	GPUs          int
 	ReserveCores  int    // the highest-numbered ones, never lent; 0 means none
 	ReserveMemory uint64 // bytes, never lent; 0 means none
-	// Before orders executors for eviction when memory alone is short: those that go first come first. Nil means youngest first.
+	// Before orders executors for eviction when memory alone is short: those that go first come first. Nil means the policy's order (Rank), then youngest first.
 	Before func(a, b *Executor) int
 }
 
@@ -49,6 +49,7 @@ type Executor struct {
 	Since     time.Time
 	Condemned bool
 	Parked    bool // waits for a lease, asleep
+	Rank      int  // in the policy's order of eviction, from 1; 0 goes before all others
 }
 
 // Hold is what one Slurm job holds, from its claim to its release. A suspended job holds all of it: slurmctld counts its cores as idle
@@ -62,6 +63,7 @@ type Hold struct {
 	GPUs      coreset.Set
 	Since     time.Time
 	Origin    Origin
+	Share     Share // its own word; "" for none
 }
 
 // Origin says how the ledger learnt of a hold.
@@ -90,6 +92,7 @@ type Ledger struct {
 	released  map[uint32]time.Time // job → when it left; keeps late reports from bringing it back
 	doubts    map[uint32]doubt     // jobs that slurmctld names and nobody has claimed
 	blocked   map[string]string    // cause → why nothing is admitted
+	loans     map[uint32]Loan      // job → what may be lent of its hold
 }
 
 // New returns the ledger of a node on which nothing runs.
@@ -105,13 +108,20 @@ func New(cfg Config) (*Ledger, error) {
 		return nil, fmt.Errorf("ledger: %d GPUs", cfg.GPUs)
 	}
 	if cfg.Before == nil {
-		cfg.Before = youngestFirst
+		cfg.Before = byRank
 	}
 	return &Ledger{
 		cfg: cfg, lendable: coreset.Range(0, cfg.Cores-cfg.ReserveCores),
 		jobs: map[uint32]*Hold{}, executors: map[string]*Executor{}, warned: map[uint32]time.Time{},
 		released: map[uint32]time.Time{}, doubts: map[uint32]doubt{}, blocked: map[string]string{},
 	}, nil
+}
+
+func byRank(a, b *Executor) int {
+	if c := a.Rank - b.Rank; c != 0 {
+		return c
+	}
+	return youngestFirst(a, b)
 }
 
 func youngestFirst(a, b *Executor) int {

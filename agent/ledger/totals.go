@@ -31,7 +31,7 @@ func (l *Ledger) Slurm() Totals {
 	}
 	cores = cores.And(coreset.Range(0, l.cfg.Cores))
 	gpus = gpus.And(coreset.Range(0, l.cfg.GPUs))
-	return Totals{min(cores.Len()+count, l.cfg.Cores), l.jobMemory(), gpus.Len()}
+	return Totals{min(cores.Len()+count, l.cfg.Cores), l.allocated(), gpus.Len()}
 }
 
 // Leased is what executors hold, condemned ones included, parked ones not.
