@@ -8,6 +8,7 @@
 //   - Reserve never gives what a job holds. A claim is always accepted, whatever executors hold: Overlap then names those that have
 //     to go, and Clear says whether they are gone.
 //   - A job whose cores cannot be known holds every core and byte.
+//   - Of a job's memory and GPUs only what Lend has set counts as free, never its cores, and nothing of a job that said no.
 //
 // An executor's life, as the ledger sees it:
 //

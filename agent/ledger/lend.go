@@ -54,7 +54,7 @@ func (l *Ledger) allocated() uint64 {
 
 // Borrowed is what leased executors hold of jobs' allocations, condemned ones included.
 func (l *Ledger) Borrowed() Totals {
-	held, gpus := l.allocated()+l.cfg.ReserveMemory, coreset.Set(nil)
+	held, gpus := uint64(0), coreset.Set(nil)
 	for _, e := range l.executors {
 		if e.Parked {
 			continue
@@ -66,7 +66,8 @@ func (l *Ledger) Borrowed() Totals {
 			}
 		}
 	}
-	return Totals{Memory: min(held-min(held, l.cfg.Memory), l.allocated()), GPUs: gpus.Len()}
+	own := l.cfg.Memory - min(l.cfg.Memory, l.allocated()+l.cfg.ReserveMemory)
+	return Totals{Memory: held - min(held, own), GPUs: gpus.Len()}
 }
 
 // Unused is what may still be lent of jobs' allocations.
