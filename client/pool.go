@@ -67,7 +67,7 @@ func newPool(buffer uint64, o TaskOptions, tell func(*Result, api.TaskRecord_Out
 
 // submit starts a task. then, if given, is called once with its outcome, outside of any lock.
 func (p *pool) submit(ctx context.Context, t Task, then func(*Result)) *Call {
-	c := &Call{result: Result{Name: t.Name}, load: t.Load, ctx: ctx, done: make(chan struct{}), then: then}
+	c := &Call{result: Result{Name: t.Name}, load: t.Load, place: t.InPlace, ctx: ctx, done: make(chan struct{}), then: then}
 	p.mu.Lock()
 	c.result.Index = p.next
 	p.next++
@@ -160,6 +160,9 @@ func (p *pool) attempt(c *Call, m *member) {
 
 // run loads the input and invokes the function.
 func (p *pool) run(ctx context.Context, c *Call, m *member) ([]byte, error) {
+	if c.place != nil {
+		return nil, p.runInPlace(ctx, c.place, m)
+	}
 	input, err := c.load()
 	if err != nil {
 		return nil, &InputError{err}

@@ -15,6 +15,8 @@ type Task struct {
 	Name string // for people, such as the input's file name
 	// Load returns the input. It is called when an executor is free for the task, and again after an eviction.
 	Load func() ([]byte, error)
+	// InPlace, when set, stands instead of Load, and the task's Output is empty.
+	InPlace *InPlace
 }
 
 // Bytes is a task whose input is at hand.
@@ -43,6 +45,7 @@ type Result struct {
 type Call struct {
 	result Result
 	load   func() ([]byte, error)
+	place  *InPlace        // instead of load
 	ctx    context.Context // bounds the whole task, as a request's does
 	done   chan struct{}
 	finish sync.Once
