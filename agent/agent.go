@@ -73,6 +73,10 @@ type Config struct {
 	// memory; otherwise such a job holds all of it.
 	MemoryByCores bool
 
+	Grants Grants // what leases may ask for
+	// Groups gives a user's supplementary groups; nil means that functions have none.
+	Groups func(ctx context.Context, uid uint32, now time.Time) ([]uint32, error)
+
 	// Objection is why nothing may be lent here, whatever is free; "" for nothing.
 	Objection string
 

@@ -92,6 +92,9 @@ func (l *loop) startExecutor(s *api.Start, now time.Time) {
 		return // asked again after a reconnect
 	}
 	err := checkStart(s)
+	if err == nil {
+		err = l.cfg.Grants.check(s)
+	}
 	var held ledger.Executor
 	if err == nil {
 		l.lookAround(now)
@@ -130,6 +133,9 @@ func (l *loop) launch(e *executor, spec launcher.Spec, crowd []string) {
 			err = fmt.Errorf("parked sandboxes %v do not end", remaining)
 		}
 		if err == nil {
+			err = l.identify(ctx, &spec)
+		}
+		if err == nil {
 			_, err = l.cfg.Launcher.Start(ctx, spec)
 		}
 		return func(now time.Time) {
@@ -148,7 +154,10 @@ func (l *loop) reuse(e *executor, p *parked, spec launcher.Spec) {
 	l.act(func(ctx context.Context) func(time.Time) {
 		ctx, cancel := context.WithTimeout(ctx, killWithin)
 		defer cancel()
-		err := l.cfg.Launcher.Resize(ctx, spec)
+		err := l.identify(ctx, &spec)
+		if err == nil {
+			err = l.cfg.Launcher.Resize(ctx, spec)
+		}
 		return func(now time.Time) {
 			if err == nil || e.reason != 0 {
 				l.started(e, err, now)
@@ -195,7 +204,7 @@ func checkStart(s *api.Start) error {
 func (l *loop) spec(s *api.Start, held ledger.Executor) launcher.Spec {
 	spec := launcher.Spec{
 		ID: s.GetId(), UID: runAs(s.GetUid()), GID: runAs(s.GetGid()), CPUs: l.cpus(held),
-		MilliCPUs: held.Cores.Len() * l.cfg.ThreadsPerCore * 1000, MemoryBytes: int64(held.Memory),
+		MilliCPUs: held.Cores.Len() * l.cfg.ThreadsPerCore * 1000, MemoryBytes: int64(held.Memory), Binds: bindsOf(s),
 	}
 	for _, gpu := range held.GPUs.Numbers() {
 		spec.Devices = append(spec.Devices, l.cfg.Devices[gpu])

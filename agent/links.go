@@ -99,6 +99,7 @@ func (l *loop) assign(e *executor) {
 		Symbol: s.GetFunction().GetSymbol(), Digest: s.GetFunction().GetDigest(), CodeBytes: s.GetFunction().GetSizeBytes(),
 		BufferBytes: s.GetBufferBytes(), Cores: int(s.GetCores()),
 		ListenHost: l.cfg.ListenHost, Provider: l.cfg.Provider, OrphanTimeout: l.cfg.OrphanTimeout,
+		Network: s.GetNetwork(),
 	}})
 	if err != nil {
 		l.log.Warn("executor does not take its lease", "executor", e.id, "error", err)

@@ -128,7 +128,10 @@ func (l *loop) parkOne(o owner, now time.Time) {
 	l.act(func(ctx context.Context) func(time.Time) {
 		ctx, cancel := context.WithTimeout(ctx, startWithin)
 		defer cancel()
-		_, err := l.cfg.Launcher.Start(ctx, spec)
+		err := l.identify(ctx, &spec)
+		if err == nil {
+			_, err = l.cfg.Launcher.Start(ctx, spec)
+		}
 		return func(now time.Time) {
 			p.starting = false
 			if err != nil {
@@ -165,7 +168,7 @@ func (l *loop) unparked(id string, now time.Time) {
 
 // take gives a start a parked sandbox of its owner's, nil when there is none that fits.
 func (l *loop) take(s *api.Start) *parked {
-	if s.GetGpus() > 0 { // devices come with a sandbox's birth
+	if s.GetGpus() > 0 || len(s.GetBinds()) > 0 { // devices and mounts come with a sandbox's birth
 		return nil
 	}
 	for _, p := range l.parked {

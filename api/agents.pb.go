@@ -1273,6 +1273,8 @@ type Start struct {
 	BufferBytes   uint64                 `protobuf:"varint,10,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"`
 	JobId         uint32                 `protobuf:"varint,11,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
 	Image         string                 `protobuf:"bytes,12,opt,name=image,proto3" json:"image,omitempty"` // as the lease asks for it
+	Binds         []*Bind                `protobuf:"bytes,13,rep,name=binds,proto3" json:"binds,omitempty"`
+	Network       bool                   `protobuf:"varint,14,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1389,6 +1391,20 @@ func (x *Start) GetImage() string {
 		return x.Image
 	}
 	return ""
+}
+
+func (x *Start) GetBinds() []*Bind {
+	if x != nil {
+		return x.Binds
+	}
+	return nil
+}
+
+func (x *Start) GetNetwork() bool {
+	if x != nil {
+		return x.Network
+	}
+	return false
 }
 
 type Stop struct {
@@ -1781,7 +1797,7 @@ const file_agents_proto_rawDesc = "" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12\x12\n" +
 	"\x04keep\x18\x02 \x03(\tR\x04keep\x12/\n" +
-	"\x05watch\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xbb\x02\n" +
+	"\x05watch\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05watch\"\xfd\x02\n" +
 	"\x05Start\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\blease_id\x18\x02 \x01(\x04R\aleaseId\x12\x14\n" +
@@ -1795,7 +1811,9 @@ const file_agents_proto_rawDesc = "" +
 	"\fbuffer_bytes\x18\n" +
 	" \x01(\x04R\vbufferBytes\x12\x15\n" +
 	"\x06job_id\x18\v \x01(\rR\x05jobId\x12\x14\n" +
-	"\x05image\x18\f \x01(\tR\x05image\"E\n" +
+	"\x05image\x18\f \x01(\tR\x05image\x12&\n" +
+	"\x05binds\x18\r \x03(\v2\x10.gleaner.v1.BindR\x05binds\x12\x18\n" +
+	"\anetwork\x18\x0e \x01(\bR\anetwork\"E\n" +
 	"\x04Stop\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12-\n" +
 	"\x06reason\x18\x02 \x01(\x0e2\x15.gleaner.v1.EndReasonR\x06reason\"\xb8\x01\n" +
@@ -1858,6 +1876,7 @@ var file_agents_proto_goTypes = []any{
 	(EndReason)(0),                // 22: gleaner.v1.EndReason
 	(*timestamppb.Timestamp)(nil), // 23: google.protobuf.Timestamp
 	(*Function)(nil),              // 24: gleaner.v1.Function
+	(*Bind)(nil),                  // 25: gleaner.v1.Bind
 }
 var file_agents_proto_depIdxs = []int32{
 	2,  // 0: gleaner.v1.AgentMessage.register:type_name -> gleaner.v1.Register
@@ -1895,16 +1914,17 @@ var file_agents_proto_depIdxs = []int32{
 	18, // 32: gleaner.v1.BrokerMessage.order:type_name -> gleaner.v1.EvictionOrder
 	21, // 33: gleaner.v1.Welcome.watch:type_name -> google.protobuf.Duration
 	24, // 34: gleaner.v1.Start.function:type_name -> gleaner.v1.Function
-	22, // 35: gleaner.v1.Stop.reason:type_name -> gleaner.v1.EndReason
-	23, // 36: gleaner.v1.SlurmJobs.as_of:type_name -> google.protobuf.Timestamp
-	5,  // 37: gleaner.v1.SlurmJobs.jobs:type_name -> gleaner.v1.JobHold
-	1,  // 38: gleaner.v1.Agents.Session:input_type -> gleaner.v1.AgentMessage
-	12, // 39: gleaner.v1.Agents.Session:output_type -> gleaner.v1.BrokerMessage
-	39, // [39:40] is the sub-list for method output_type
-	38, // [38:39] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	25, // 35: gleaner.v1.Start.binds:type_name -> gleaner.v1.Bind
+	22, // 36: gleaner.v1.Stop.reason:type_name -> gleaner.v1.EndReason
+	23, // 37: gleaner.v1.SlurmJobs.as_of:type_name -> google.protobuf.Timestamp
+	5,  // 38: gleaner.v1.SlurmJobs.jobs:type_name -> gleaner.v1.JobHold
+	1,  // 39: gleaner.v1.Agents.Session:input_type -> gleaner.v1.AgentMessage
+	12, // 40: gleaner.v1.Agents.Session:output_type -> gleaner.v1.BrokerMessage
+	40, // [40:41] is the sub-list for method output_type
+	39, // [39:40] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_agents_proto_init() }

@@ -193,7 +193,7 @@ func (x LeaseEvent_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LeaseEvent_Kind.Descriptor instead.
 func (LeaseEvent_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{4, 0}
+	return file_leases_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type TaskRecord_Outcome int32
@@ -245,7 +245,7 @@ func (x TaskRecord_Outcome) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use TaskRecord_Outcome.Descriptor instead.
 func (TaskRecord_Outcome) EnumDescriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{10, 0}
+	return file_leases_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Function names code by its content. The client carries the code to the executor itself; the broker sees the digest only.
@@ -330,6 +330,8 @@ type AcquireRequest struct {
 	BufferBytes   uint64                 `protobuf:"varint,9,opt,name=buffer_bytes,json=bufferBytes,proto3" json:"buffer_bytes,omitempty"` // largest payload in either direction, 4 KiB to memory/4; 0 means 1 MiB
 	Length        *durationpb.Duration   `protobuf:"bytes,10,opt,name=length,proto3" json:"length,omitempty"`                              // how long one invocation takes; unset: not known. Policies place it where it can end
 	Image         string                 `protobuf:"bytes,11,opt,name=image,proto3" json:"image,omitempty"`                                // in which the function runs (package api/images); empty means the node's own libraries
+	Binds         []*Bind                `protobuf:"bytes,12,rep,name=binds,proto3" json:"binds,omitempty"`                                // files of the holder's; at most 16
+	Network       bool                   `protobuf:"varint,13,opt,name=network,proto3" json:"network,omitempty"`                           // the function may open sockets, where nodes allow that
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +443,81 @@ func (x *AcquireRequest) GetImage() string {
 	return ""
 }
 
+func (x *AcquireRequest) GetBinds() []*Bind {
+	if x != nil {
+		return x.Binds
+	}
+	return nil
+}
+
+func (x *AcquireRequest) GetNetwork() bool {
+	if x != nil {
+		return x.Network
+	}
+	return false
+}
+
+// Bind shows the holder's files to its functions: a folder, without what is mounted below it, or a file.
+type Bind struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Source        string                 `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"` // real path on the node, below a folder that the node's sandbox.binds allows
+	Target        string                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"` // path in the sandbox, of two components or more; not in /bin /etc /lib /proc /run /sys /tmp /usr /var and the like
+	Writable      bool                   `protobuf:"varint,3,opt,name=writable,proto3" json:"writable,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Bind) Reset() {
+	*x = Bind{}
+	mi := &file_leases_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Bind) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Bind) ProtoMessage() {}
+
+func (x *Bind) ProtoReflect() protoreflect.Message {
+	mi := &file_leases_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Bind.ProtoReflect.Descriptor instead.
+func (*Bind) Descriptor() ([]byte, []int) {
+	return file_leases_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Bind) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Bind) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *Bind) GetWritable() bool {
+	if x != nil {
+		return x.Writable
+	}
+	return false
+}
+
 type Lease struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -465,7 +542,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_leases_proto_msgTypes[2]
+	mi := &file_leases_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -477,7 +554,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[2]
+	mi := &file_leases_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -490,7 +567,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{2}
+	return file_leases_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Lease) GetId() uint64 {
@@ -622,7 +699,7 @@ type Executor struct {
 
 func (x *Executor) Reset() {
 	*x = Executor{}
-	mi := &file_leases_proto_msgTypes[3]
+	mi := &file_leases_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +711,7 @@ func (x *Executor) String() string {
 func (*Executor) ProtoMessage() {}
 
 func (x *Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[3]
+	mi := &file_leases_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +724,7 @@ func (x *Executor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Executor.ProtoReflect.Descriptor instead.
 func (*Executor) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{3}
+	return file_leases_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Executor) GetId() string {
@@ -721,7 +798,7 @@ type LeaseEvent struct {
 
 func (x *LeaseEvent) Reset() {
 	*x = LeaseEvent{}
-	mi := &file_leases_proto_msgTypes[4]
+	mi := &file_leases_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +810,7 @@ func (x *LeaseEvent) String() string {
 func (*LeaseEvent) ProtoMessage() {}
 
 func (x *LeaseEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[4]
+	mi := &file_leases_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +823,7 @@ func (x *LeaseEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEvent.ProtoReflect.Descriptor instead.
 func (*LeaseEvent) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{4}
+	return file_leases_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LeaseEvent) GetKind() LeaseEvent_Kind {
@@ -807,7 +884,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_leases_proto_msgTypes[5]
+	mi := &file_leases_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +896,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[5]
+	mi := &file_leases_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +909,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{5}
+	return file_leases_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RenewRequest) GetLeaseId() uint64 {
@@ -851,7 +928,7 @@ type ReleaseRequest struct {
 
 func (x *ReleaseRequest) Reset() {
 	*x = ReleaseRequest{}
-	mi := &file_leases_proto_msgTypes[6]
+	mi := &file_leases_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -863,7 +940,7 @@ func (x *ReleaseRequest) String() string {
 func (*ReleaseRequest) ProtoMessage() {}
 
 func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[6]
+	mi := &file_leases_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -876,7 +953,7 @@ func (x *ReleaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{6}
+	return file_leases_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReleaseRequest) GetLeaseId() uint64 {
@@ -895,7 +972,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_leases_proto_msgTypes[7]
+	mi := &file_leases_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -907,7 +984,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[7]
+	mi := &file_leases_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -920,7 +997,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{7}
+	return file_leases_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchRequest) GetLeaseId() uint64 {
@@ -939,7 +1016,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_leases_proto_msgTypes[8]
+	mi := &file_leases_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -951,7 +1028,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[8]
+	mi := &file_leases_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -964,7 +1041,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{8}
+	return file_leases_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListRequest) GetIncludeEnded() bool {
@@ -983,7 +1060,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_leases_proto_msgTypes[9]
+	mi := &file_leases_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -995,7 +1072,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[9]
+	mi := &file_leases_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1008,7 +1085,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{9}
+	return file_leases_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListResponse) GetLeases() []*Lease {
@@ -1030,7 +1107,7 @@ type TaskRecord struct {
 
 func (x *TaskRecord) Reset() {
 	*x = TaskRecord{}
-	mi := &file_leases_proto_msgTypes[10]
+	mi := &file_leases_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1042,7 +1119,7 @@ func (x *TaskRecord) String() string {
 func (*TaskRecord) ProtoMessage() {}
 
 func (x *TaskRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[10]
+	mi := &file_leases_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1055,7 +1132,7 @@ func (x *TaskRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskRecord.ProtoReflect.Descriptor instead.
 func (*TaskRecord) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{10}
+	return file_leases_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TaskRecord) GetIndex() uint64 {
@@ -1099,7 +1176,7 @@ type ReportTasksRequest struct {
 
 func (x *ReportTasksRequest) Reset() {
 	*x = ReportTasksRequest{}
-	mi := &file_leases_proto_msgTypes[11]
+	mi := &file_leases_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1188,7 @@ func (x *ReportTasksRequest) String() string {
 func (*ReportTasksRequest) ProtoMessage() {}
 
 func (x *ReportTasksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[11]
+	mi := &file_leases_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1201,7 @@ func (x *ReportTasksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportTasksRequest.ProtoReflect.Descriptor instead.
 func (*ReportTasksRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{11}
+	return file_leases_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReportTasksRequest) GetLeaseId() uint64 {
@@ -1170,7 +1247,7 @@ type ReportTasksResponse struct {
 
 func (x *ReportTasksResponse) Reset() {
 	*x = ReportTasksResponse{}
-	mi := &file_leases_proto_msgTypes[12]
+	mi := &file_leases_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1259,7 @@ func (x *ReportTasksResponse) String() string {
 func (*ReportTasksResponse) ProtoMessage() {}
 
 func (x *ReportTasksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[12]
+	mi := &file_leases_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1272,7 @@ func (x *ReportTasksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportTasksResponse.ProtoReflect.Descriptor instead.
 func (*ReportTasksResponse) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{12}
+	return file_leases_proto_rawDescGZIP(), []int{13}
 }
 
 type ExplainRequest struct {
@@ -1208,7 +1285,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_leases_proto_msgTypes[13]
+	mi := &file_leases_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1297,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[13]
+	mi := &file_leases_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1310,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{13}
+	return file_leases_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainRequest) GetLeaseId() uint64 {
@@ -1261,7 +1338,7 @@ type Explanation struct {
 
 func (x *Explanation) Reset() {
 	*x = Explanation{}
-	mi := &file_leases_proto_msgTypes[14]
+	mi := &file_leases_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1350,7 @@ func (x *Explanation) String() string {
 func (*Explanation) ProtoMessage() {}
 
 func (x *Explanation) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[14]
+	mi := &file_leases_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1363,7 @@ func (x *Explanation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
 func (*Explanation) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{14}
+	return file_leases_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Explanation) GetSummary() string {
@@ -1318,7 +1395,7 @@ type NodesRequest struct {
 
 func (x *NodesRequest) Reset() {
 	*x = NodesRequest{}
-	mi := &file_leases_proto_msgTypes[15]
+	mi := &file_leases_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1330,7 +1407,7 @@ func (x *NodesRequest) String() string {
 func (*NodesRequest) ProtoMessage() {}
 
 func (x *NodesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[15]
+	mi := &file_leases_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1343,7 +1420,7 @@ func (x *NodesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesRequest.ProtoReflect.Descriptor instead.
 func (*NodesRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{15}
+	return file_leases_proto_rawDescGZIP(), []int{16}
 }
 
 type NodesResponse struct {
@@ -1357,7 +1434,7 @@ type NodesResponse struct {
 
 func (x *NodesResponse) Reset() {
 	*x = NodesResponse{}
-	mi := &file_leases_proto_msgTypes[16]
+	mi := &file_leases_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1369,7 +1446,7 @@ func (x *NodesResponse) String() string {
 func (*NodesResponse) ProtoMessage() {}
 
 func (x *NodesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[16]
+	mi := &file_leases_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1382,7 +1459,7 @@ func (x *NodesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodesResponse.ProtoReflect.Descriptor instead.
 func (*NodesResponse) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{16}
+	return file_leases_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodesResponse) GetSlurmAsOf() *timestamppb.Timestamp {
@@ -1425,7 +1502,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_leases_proto_msgTypes[17]
+	mi := &file_leases_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1514,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[17]
+	mi := &file_leases_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1527,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{17}
+	return file_leases_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -1541,7 +1618,7 @@ type Resources struct {
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_leases_proto_msgTypes[18]
+	mi := &file_leases_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1553,7 +1630,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[18]
+	mi := &file_leases_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1566,7 +1643,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{18}
+	return file_leases_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Resources) GetCores() uint32 {
@@ -1600,7 +1677,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_leases_proto_msgTypes[19]
+	mi := &file_leases_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1612,7 +1689,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[19]
+	mi := &file_leases_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1625,7 +1702,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{19}
+	return file_leases_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportRequest) GetSince() *timestamppb.Timestamp {
@@ -1651,7 +1728,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_leases_proto_msgTypes[20]
+	mi := &file_leases_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1740,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[20]
+	mi := &file_leases_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1753,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{20}
+	return file_leases_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReportResponse) GetJson() []byte {
@@ -1699,7 +1776,7 @@ type TaskRecord_Attempt struct {
 
 func (x *TaskRecord_Attempt) Reset() {
 	*x = TaskRecord_Attempt{}
-	mi := &file_leases_proto_msgTypes[21]
+	mi := &file_leases_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1788,7 @@ func (x *TaskRecord_Attempt) String() string {
 func (*TaskRecord_Attempt) ProtoMessage() {}
 
 func (x *TaskRecord_Attempt) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[21]
+	mi := &file_leases_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1801,7 @@ func (x *TaskRecord_Attempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskRecord_Attempt.ProtoReflect.Descriptor instead.
 func (*TaskRecord_Attempt) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{10, 0}
+	return file_leases_proto_rawDescGZIP(), []int{11, 0}
 }
 
 func (x *TaskRecord_Attempt) GetExecutor() string {
@@ -1773,7 +1850,7 @@ type Explanation_Entry struct {
 
 func (x *Explanation_Entry) Reset() {
 	*x = Explanation_Entry{}
-	mi := &file_leases_proto_msgTypes[22]
+	mi := &file_leases_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1862,7 @@ func (x *Explanation_Entry) String() string {
 func (*Explanation_Entry) ProtoMessage() {}
 
 func (x *Explanation_Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_leases_proto_msgTypes[22]
+	mi := &file_leases_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1875,7 @@ func (x *Explanation_Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Explanation_Entry.ProtoReflect.Descriptor instead.
 func (*Explanation_Entry) Descriptor() ([]byte, []int) {
-	return file_leases_proto_rawDescGZIP(), []int{14, 0}
+	return file_leases_proto_rawDescGZIP(), []int{15, 0}
 }
 
 func (x *Explanation_Entry) GetTime() *timestamppb.Timestamp {
@@ -1833,7 +1910,7 @@ const file_leases_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\x12\x1d\n" +
 	"\n" +
 	"size_bytes\x18\x03 \x01(\x04R\tsizeBytes\x12\x12\n" +
-	"\x04name\x18\x04 \x01(\tR\x04name\"\xf7\x02\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\"\xb9\x03\n" +
 	"\x0eAcquireRequest\x12\x1c\n" +
 	"\texecutors\x18\x01 \x01(\rR\texecutors\x12\x14\n" +
 	"\x05cores\x18\x02 \x01(\rR\x05cores\x12!\n" +
@@ -1846,7 +1923,13 @@ const file_leases_proto_rawDesc = "" +
 	"\fbuffer_bytes\x18\t \x01(\x04R\vbufferBytes\x121\n" +
 	"\x06length\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x06length\x12\x14\n" +
-	"\x05image\x18\v \x01(\tR\x05image\"\xe4\x04\n" +
+	"\x05image\x18\v \x01(\tR\x05image\x12&\n" +
+	"\x05binds\x18\f \x03(\v2\x10.gleaner.v1.BindR\x05binds\x12\x18\n" +
+	"\anetwork\x18\r \x01(\bR\anetwork\"R\n" +
+	"\x04Bind\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x1a\n" +
+	"\bwritable\x18\x03 \x01(\bR\bwritable\"\xe4\x04\n" +
 	"\x05Lease\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12,\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x16.gleaner.v1.LeaseStateR\x05state\x124\n" +
@@ -2008,7 +2091,7 @@ func file_leases_proto_rawDescGZIP() []byte {
 }
 
 var file_leases_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_leases_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_leases_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_leases_proto_goTypes = []any{
 	(LeaseState)(0),               // 0: gleaner.v1.LeaseState
 	(EndReason)(0),                // 1: gleaner.v1.EndReason
@@ -2016,86 +2099,88 @@ var file_leases_proto_goTypes = []any{
 	(TaskRecord_Outcome)(0),       // 3: gleaner.v1.TaskRecord.Outcome
 	(*Function)(nil),              // 4: gleaner.v1.Function
 	(*AcquireRequest)(nil),        // 5: gleaner.v1.AcquireRequest
-	(*Lease)(nil),                 // 6: gleaner.v1.Lease
-	(*Executor)(nil),              // 7: gleaner.v1.Executor
-	(*LeaseEvent)(nil),            // 8: gleaner.v1.LeaseEvent
-	(*RenewRequest)(nil),          // 9: gleaner.v1.RenewRequest
-	(*ReleaseRequest)(nil),        // 10: gleaner.v1.ReleaseRequest
-	(*WatchRequest)(nil),          // 11: gleaner.v1.WatchRequest
-	(*ListRequest)(nil),           // 12: gleaner.v1.ListRequest
-	(*ListResponse)(nil),          // 13: gleaner.v1.ListResponse
-	(*TaskRecord)(nil),            // 14: gleaner.v1.TaskRecord
-	(*ReportTasksRequest)(nil),    // 15: gleaner.v1.ReportTasksRequest
-	(*ReportTasksResponse)(nil),   // 16: gleaner.v1.ReportTasksResponse
-	(*ExplainRequest)(nil),        // 17: gleaner.v1.ExplainRequest
-	(*Explanation)(nil),           // 18: gleaner.v1.Explanation
-	(*NodesRequest)(nil),          // 19: gleaner.v1.NodesRequest
-	(*NodesResponse)(nil),         // 20: gleaner.v1.NodesResponse
-	(*NodeStatus)(nil),            // 21: gleaner.v1.NodeStatus
-	(*Resources)(nil),             // 22: gleaner.v1.Resources
-	(*ReportRequest)(nil),         // 23: gleaner.v1.ReportRequest
-	(*ReportResponse)(nil),        // 24: gleaner.v1.ReportResponse
-	(*TaskRecord_Attempt)(nil),    // 25: gleaner.v1.TaskRecord.Attempt
-	(*Explanation_Entry)(nil),     // 26: gleaner.v1.Explanation.Entry
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*Bind)(nil),                  // 6: gleaner.v1.Bind
+	(*Lease)(nil),                 // 7: gleaner.v1.Lease
+	(*Executor)(nil),              // 8: gleaner.v1.Executor
+	(*LeaseEvent)(nil),            // 9: gleaner.v1.LeaseEvent
+	(*RenewRequest)(nil),          // 10: gleaner.v1.RenewRequest
+	(*ReleaseRequest)(nil),        // 11: gleaner.v1.ReleaseRequest
+	(*WatchRequest)(nil),          // 12: gleaner.v1.WatchRequest
+	(*ListRequest)(nil),           // 13: gleaner.v1.ListRequest
+	(*ListResponse)(nil),          // 14: gleaner.v1.ListResponse
+	(*TaskRecord)(nil),            // 15: gleaner.v1.TaskRecord
+	(*ReportTasksRequest)(nil),    // 16: gleaner.v1.ReportTasksRequest
+	(*ReportTasksResponse)(nil),   // 17: gleaner.v1.ReportTasksResponse
+	(*ExplainRequest)(nil),        // 18: gleaner.v1.ExplainRequest
+	(*Explanation)(nil),           // 19: gleaner.v1.Explanation
+	(*NodesRequest)(nil),          // 20: gleaner.v1.NodesRequest
+	(*NodesResponse)(nil),         // 21: gleaner.v1.NodesResponse
+	(*NodeStatus)(nil),            // 22: gleaner.v1.NodeStatus
+	(*Resources)(nil),             // 23: gleaner.v1.Resources
+	(*ReportRequest)(nil),         // 24: gleaner.v1.ReportRequest
+	(*ReportResponse)(nil),        // 25: gleaner.v1.ReportResponse
+	(*TaskRecord_Attempt)(nil),    // 26: gleaner.v1.TaskRecord.Attempt
+	(*Explanation_Entry)(nil),     // 27: gleaner.v1.Explanation.Entry
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 29: google.protobuf.Timestamp
 }
 var file_leases_proto_depIdxs = []int32{
 	4,  // 0: gleaner.v1.AcquireRequest.function:type_name -> gleaner.v1.Function
-	27, // 1: gleaner.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
-	27, // 2: gleaner.v1.AcquireRequest.length:type_name -> google.protobuf.Duration
-	0,  // 3: gleaner.v1.Lease.state:type_name -> gleaner.v1.LeaseState
-	1,  // 4: gleaner.v1.Lease.end_reason:type_name -> gleaner.v1.EndReason
-	5,  // 5: gleaner.v1.Lease.request:type_name -> gleaner.v1.AcquireRequest
-	7,  // 6: gleaner.v1.Lease.executors:type_name -> gleaner.v1.Executor
-	28, // 7: gleaner.v1.Lease.created:type_name -> google.protobuf.Timestamp
-	28, // 8: gleaner.v1.Lease.expires:type_name -> google.protobuf.Timestamp
-	28, // 9: gleaner.v1.Lease.ended:type_name -> google.protobuf.Timestamp
-	27, // 10: gleaner.v1.Lease.spin:type_name -> google.protobuf.Duration
-	2,  // 11: gleaner.v1.LeaseEvent.kind:type_name -> gleaner.v1.LeaseEvent.Kind
-	28, // 12: gleaner.v1.LeaseEvent.time:type_name -> google.protobuf.Timestamp
-	6,  // 13: gleaner.v1.LeaseEvent.lease:type_name -> gleaner.v1.Lease
-	7,  // 14: gleaner.v1.LeaseEvent.executor:type_name -> gleaner.v1.Executor
-	1,  // 15: gleaner.v1.LeaseEvent.reason:type_name -> gleaner.v1.EndReason
-	6,  // 16: gleaner.v1.ListResponse.leases:type_name -> gleaner.v1.Lease
-	3,  // 17: gleaner.v1.TaskRecord.outcome:type_name -> gleaner.v1.TaskRecord.Outcome
-	25, // 18: gleaner.v1.TaskRecord.attempts:type_name -> gleaner.v1.TaskRecord.Attempt
-	14, // 19: gleaner.v1.ReportTasksRequest.tasks:type_name -> gleaner.v1.TaskRecord
-	26, // 20: gleaner.v1.Explanation.history:type_name -> gleaner.v1.Explanation.Entry
-	28, // 21: gleaner.v1.NodesResponse.slurm_as_of:type_name -> google.protobuf.Timestamp
-	21, // 22: gleaner.v1.NodesResponse.nodes:type_name -> gleaner.v1.NodeStatus
-	22, // 23: gleaner.v1.NodeStatus.total:type_name -> gleaner.v1.Resources
-	22, // 24: gleaner.v1.NodeStatus.slurm:type_name -> gleaner.v1.Resources
-	22, // 25: gleaner.v1.NodeStatus.leased:type_name -> gleaner.v1.Resources
-	22, // 26: gleaner.v1.NodeStatus.free:type_name -> gleaner.v1.Resources
-	28, // 27: gleaner.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
-	28, // 28: gleaner.v1.ReportRequest.until:type_name -> google.protobuf.Timestamp
-	28, // 29: gleaner.v1.TaskRecord.Attempt.start:type_name -> google.protobuf.Timestamp
-	28, // 30: gleaner.v1.TaskRecord.Attempt.end:type_name -> google.protobuf.Timestamp
-	28, // 31: gleaner.v1.Explanation.Entry.time:type_name -> google.protobuf.Timestamp
-	5,  // 32: gleaner.v1.Leases.Acquire:input_type -> gleaner.v1.AcquireRequest
-	9,  // 33: gleaner.v1.Leases.Renew:input_type -> gleaner.v1.RenewRequest
-	10, // 34: gleaner.v1.Leases.Release:input_type -> gleaner.v1.ReleaseRequest
-	11, // 35: gleaner.v1.Leases.Watch:input_type -> gleaner.v1.WatchRequest
-	12, // 36: gleaner.v1.Leases.List:input_type -> gleaner.v1.ListRequest
-	15, // 37: gleaner.v1.Leases.ReportTasks:input_type -> gleaner.v1.ReportTasksRequest
-	17, // 38: gleaner.v1.Leases.Explain:input_type -> gleaner.v1.ExplainRequest
-	19, // 39: gleaner.v1.Cluster.Nodes:input_type -> gleaner.v1.NodesRequest
-	23, // 40: gleaner.v1.Cluster.Report:input_type -> gleaner.v1.ReportRequest
-	6,  // 41: gleaner.v1.Leases.Acquire:output_type -> gleaner.v1.Lease
-	6,  // 42: gleaner.v1.Leases.Renew:output_type -> gleaner.v1.Lease
-	6,  // 43: gleaner.v1.Leases.Release:output_type -> gleaner.v1.Lease
-	8,  // 44: gleaner.v1.Leases.Watch:output_type -> gleaner.v1.LeaseEvent
-	13, // 45: gleaner.v1.Leases.List:output_type -> gleaner.v1.ListResponse
-	16, // 46: gleaner.v1.Leases.ReportTasks:output_type -> gleaner.v1.ReportTasksResponse
-	18, // 47: gleaner.v1.Leases.Explain:output_type -> gleaner.v1.Explanation
-	20, // 48: gleaner.v1.Cluster.Nodes:output_type -> gleaner.v1.NodesResponse
-	24, // 49: gleaner.v1.Cluster.Report:output_type -> gleaner.v1.ReportResponse
-	41, // [41:50] is the sub-list for method output_type
-	32, // [32:41] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	28, // 1: gleaner.v1.AcquireRequest.ttl:type_name -> google.protobuf.Duration
+	28, // 2: gleaner.v1.AcquireRequest.length:type_name -> google.protobuf.Duration
+	6,  // 3: gleaner.v1.AcquireRequest.binds:type_name -> gleaner.v1.Bind
+	0,  // 4: gleaner.v1.Lease.state:type_name -> gleaner.v1.LeaseState
+	1,  // 5: gleaner.v1.Lease.end_reason:type_name -> gleaner.v1.EndReason
+	5,  // 6: gleaner.v1.Lease.request:type_name -> gleaner.v1.AcquireRequest
+	8,  // 7: gleaner.v1.Lease.executors:type_name -> gleaner.v1.Executor
+	29, // 8: gleaner.v1.Lease.created:type_name -> google.protobuf.Timestamp
+	29, // 9: gleaner.v1.Lease.expires:type_name -> google.protobuf.Timestamp
+	29, // 10: gleaner.v1.Lease.ended:type_name -> google.protobuf.Timestamp
+	28, // 11: gleaner.v1.Lease.spin:type_name -> google.protobuf.Duration
+	2,  // 12: gleaner.v1.LeaseEvent.kind:type_name -> gleaner.v1.LeaseEvent.Kind
+	29, // 13: gleaner.v1.LeaseEvent.time:type_name -> google.protobuf.Timestamp
+	7,  // 14: gleaner.v1.LeaseEvent.lease:type_name -> gleaner.v1.Lease
+	8,  // 15: gleaner.v1.LeaseEvent.executor:type_name -> gleaner.v1.Executor
+	1,  // 16: gleaner.v1.LeaseEvent.reason:type_name -> gleaner.v1.EndReason
+	7,  // 17: gleaner.v1.ListResponse.leases:type_name -> gleaner.v1.Lease
+	3,  // 18: gleaner.v1.TaskRecord.outcome:type_name -> gleaner.v1.TaskRecord.Outcome
+	26, // 19: gleaner.v1.TaskRecord.attempts:type_name -> gleaner.v1.TaskRecord.Attempt
+	15, // 20: gleaner.v1.ReportTasksRequest.tasks:type_name -> gleaner.v1.TaskRecord
+	27, // 21: gleaner.v1.Explanation.history:type_name -> gleaner.v1.Explanation.Entry
+	29, // 22: gleaner.v1.NodesResponse.slurm_as_of:type_name -> google.protobuf.Timestamp
+	22, // 23: gleaner.v1.NodesResponse.nodes:type_name -> gleaner.v1.NodeStatus
+	23, // 24: gleaner.v1.NodeStatus.total:type_name -> gleaner.v1.Resources
+	23, // 25: gleaner.v1.NodeStatus.slurm:type_name -> gleaner.v1.Resources
+	23, // 26: gleaner.v1.NodeStatus.leased:type_name -> gleaner.v1.Resources
+	23, // 27: gleaner.v1.NodeStatus.free:type_name -> gleaner.v1.Resources
+	29, // 28: gleaner.v1.ReportRequest.since:type_name -> google.protobuf.Timestamp
+	29, // 29: gleaner.v1.ReportRequest.until:type_name -> google.protobuf.Timestamp
+	29, // 30: gleaner.v1.TaskRecord.Attempt.start:type_name -> google.protobuf.Timestamp
+	29, // 31: gleaner.v1.TaskRecord.Attempt.end:type_name -> google.protobuf.Timestamp
+	29, // 32: gleaner.v1.Explanation.Entry.time:type_name -> google.protobuf.Timestamp
+	5,  // 33: gleaner.v1.Leases.Acquire:input_type -> gleaner.v1.AcquireRequest
+	10, // 34: gleaner.v1.Leases.Renew:input_type -> gleaner.v1.RenewRequest
+	11, // 35: gleaner.v1.Leases.Release:input_type -> gleaner.v1.ReleaseRequest
+	12, // 36: gleaner.v1.Leases.Watch:input_type -> gleaner.v1.WatchRequest
+	13, // 37: gleaner.v1.Leases.List:input_type -> gleaner.v1.ListRequest
+	16, // 38: gleaner.v1.Leases.ReportTasks:input_type -> gleaner.v1.ReportTasksRequest
+	18, // 39: gleaner.v1.Leases.Explain:input_type -> gleaner.v1.ExplainRequest
+	20, // 40: gleaner.v1.Cluster.Nodes:input_type -> gleaner.v1.NodesRequest
+	24, // 41: gleaner.v1.Cluster.Report:input_type -> gleaner.v1.ReportRequest
+	7,  // 42: gleaner.v1.Leases.Acquire:output_type -> gleaner.v1.Lease
+	7,  // 43: gleaner.v1.Leases.Renew:output_type -> gleaner.v1.Lease
+	7,  // 44: gleaner.v1.Leases.Release:output_type -> gleaner.v1.Lease
+	9,  // 45: gleaner.v1.Leases.Watch:output_type -> gleaner.v1.LeaseEvent
+	14, // 46: gleaner.v1.Leases.List:output_type -> gleaner.v1.ListResponse
+	17, // 47: gleaner.v1.Leases.ReportTasks:output_type -> gleaner.v1.ReportTasksResponse
+	19, // 48: gleaner.v1.Leases.Explain:output_type -> gleaner.v1.Explanation
+	21, // 49: gleaner.v1.Cluster.Nodes:output_type -> gleaner.v1.NodesResponse
+	25, // 50: gleaner.v1.Cluster.Report:output_type -> gleaner.v1.ReportResponse
+	42, // [42:51] is the sub-list for method output_type
+	33, // [33:42] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_leases_proto_init() }
@@ -2103,14 +2188,14 @@ func file_leases_proto_init() {
 	if File_leases_proto != nil {
 		return
 	}
-	file_leases_proto_msgTypes[13].OneofWrappers = []any{}
+	file_leases_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_leases_proto_rawDesc), len(file_leases_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   23,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -40,6 +40,7 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 		Each: policies.Resources{Cores: int(q.Cores), MemoryBytes: q.MemoryBytes, GPUs: int(q.Gpus)},
 		TTL:  q.Ttl.AsDuration(), Length: q.Length.AsDuration(),
 	}
+	r.Binds, r.Network = bindsOf(q), q.Network
 	setDefault(&r.Each.Cores, 1)
 	setDefault(&r.Each.MemoryBytes, 256<<20)
 	setDefault(&r.TTL, min(30*time.Second, c.MaxTTL))
@@ -65,6 +66,7 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 		{len(r.Function.Name) <= 128, fmt.Sprintf("function.name: %d bytes, at most 128", len(r.Function.Name))},
 		{q.Ttl == nil || q.Ttl.IsValid() && r.TTL >= 2*time.Second && r.TTL <= c.MaxTTL, fmt.Sprintf("ttl: %s is out of range 2s to %s (limits.max_ttl)", q.Ttl.AsDuration(), c.MaxTTL)},
 		{q.Length == nil || q.Length.IsValid() && r.Length >= 0 && r.Length <= maxLength, fmt.Sprintf("length: %s is out of range 0 to %s", q.Length.AsDuration(), maxLength)},
+		{wrongBind(r.Binds) == "", wrongBind(r.Binds)},
 		{printable(r.Function.Name), fmt.Sprintf("function.name: %.140q has characters that cannot be printed", r.Function.Name)},
 		{printable(r.Account), fmt.Sprintf("account: %.140q has characters that cannot be printed", r.Account)},
 		{len(r.Account) <= 256, fmt.Sprintf("account: %d bytes, at most 256", len(r.Account))},

@@ -139,6 +139,7 @@ func wireLease(l *lease.Lease) *api.Lease {
 		Request: &api.AcquireRequest{
 			Executors: uint32(r.Executors), Cores: uint32(r.Each.Cores), MemoryBytes: r.Each.MemoryBytes, Gpus: uint32(r.Each.GPUs),
 			Function: functionOf(r), Ttl: durationpb.New(r.TTL), JobId: r.Job, Account: r.Account, BufferBytes: r.BufferBytes,
+			Binds: wireBinds(r), Network: r.Network,
 		},
 	}
 	if !l.Ended.IsZero() {

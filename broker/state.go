@@ -323,6 +323,6 @@ func (s *state) start(x *lease.Executor) {
 	n.send(&api.BrokerMessage{Message: &api.BrokerMessage_Start{Start: &api.Start{
 		Id: x.ID, LeaseId: l.ID, Epoch: x.Epoch, Uid: r.UID, Gid: r.GID,
 		Cores: uint32(r.Each.Cores), MemoryBytes: r.Each.MemoryBytes, Gpus: uint32(r.Each.GPUs),
-		Function: functionOf(r), BufferBytes: r.BufferBytes, JobId: r.Job,
+		Function: functionOf(r), BufferBytes: r.BufferBytes, JobId: r.Job, Binds: wireBinds(r), Network: r.Network,
 	}}})
 }

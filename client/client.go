@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,17 @@ type Request struct {
 	Job       uint32        // Slurm job that the lease ends with; 0 means none
 	Account   string        // for the report; "" means the job's
 	Buffer    uint64        // bytes of the largest input or result; 0 means 1 MiB
+	Binds     []Bind        // files of the caller's that the function sees
+	Network   bool          // the function may open sockets, where nodes allow that
 	Tasks     TaskOptions
+}
+
+// Bind shows a folder or file of the caller's to the function. Nodes allow this below the folders that their site names, and without
+// symbolic links on the way.
+type Bind struct {
+	Source   string // on the nodes
+	Target   string // as the function sees it, at least two components; "" means Source
+	Writable bool
 }
 
 // TaskOptions hold for every task of a lease.
@@ -136,6 +147,10 @@ func (r Request) proto() *api.AcquireRequest {
 		Function: &api.Function{Symbol: r.Function.Symbol, Digest: r.Function.Digest[:],
 			SizeBytes: uint64(len(r.Function.Library)), Name: r.Function.Name},
 		JobId: r.Job, Account: r.Account, BufferBytes: r.Buffer,
+	}
+	p.Network = r.Network
+	for _, b := range r.Binds {
+		p.Binds = append(p.Binds, &api.Bind{Source: b.Source, Target: cmp.Or(b.Target, b.Source), Writable: b.Writable})
 	}
 	if r.TTL > 0 {
 		p.Ttl = durationpb.New(r.TTL)

@@ -55,7 +55,16 @@ type Request struct {
 	Function    Function           `json:"function"`
 	TTL         time.Duration      `json:"ttl"`
 	BufferBytes uint64             `json:"buffer_bytes"`
+	Binds       []Bind             `json:"binds,omitempty"`
+	Network     bool               `json:"network,omitempty"`
 	Length      time.Duration      `json:"length,omitempty"` // of one invocation; 0: not known
+}
+
+// Bind shows files of the holder's at a place in the sandbox.
+type Bind struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	Writable bool   `json:"writable,omitempty"`
 }
 
 // Lease is one lease. Callers read it and never change it.

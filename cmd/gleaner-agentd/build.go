@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/gleaner-hpc/gleaner/agent"
+	"github.com/gleaner-hpc/gleaner/agent/account"
 	"github.com/gleaner-hpc/gleaner/agent/confine"
 	"github.com/gleaner-hpc/gleaner/agent/coreset"
 	"github.com/gleaner-hpc/gleaner/agent/evict"
@@ -60,6 +61,8 @@ func run(ctx context.Context, file, node string) error {
 			Address: c.Broker.Address, Credentials: identity.PerRPC{Method: method}, TLS: secure, Events: events, Log: log,
 		})
 	}
+	cfg.Grants = agent.Grants{Binds: c.Sandbox.Binds, Network: c.Sandbox.Network}
+	cfg.Groups = (&account.Names{}).Groups
 	findings := confine.Look(os.DirFS("/"), c.Sandbox.Waive)
 	if cfg.Objection = confine.Objection(findings); cfg.Objection != "" {
 		log.Error("nothing is lent", "reason", cfg.Objection)

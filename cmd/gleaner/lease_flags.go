@@ -23,6 +23,8 @@ type leaseFlags struct {
 	ttl       duration
 	retries   int
 	account   string
+	binds     binds
+	network   bool
 }
 
 // memory and duration are flags in Slurm's units.
@@ -78,6 +80,8 @@ func (f *leaseFlags) add(flags *pflag.FlagSet, getenv func(string) string) {
 	flags.Var(&f.spin, "spin", spinHelp)
 	flags.IntVar(&f.retries, "retries", 0, "further runs of a task whose function failed (evicted ones always run again)")
 	flags.Var(&f.ttl, "ttl", "how long the lease outlives this command if it dies; 0: the broker's default")
+	flags.Var(&f.binds, "bind", "SRC[:DST][:rw]: show the function this folder or file of yours, read-only unless rw; where nodes allow it (repeatable)")
+	flags.BoolVar(&f.network, "network", false, "let the function open sockets, where nodes allow it")
 	flags.StringVar(&f.account, "account", "", "account for the report; otherwise the job's")
 }
 
@@ -108,7 +112,7 @@ func (f *leaseFlags) request(function *client.Function, tasks int, largest int64
 	return client.Request{
 		Function: function, Executors: max(1, min(executors, tasks)), Cores: f.cores, Memory: uint64(f.memory), GPUs: f.gpus,
 		TTL: time.Duration(f.ttl), Job: job, Account: orDefault(f.account, getenv("SLURM_JOB_ACCOUNT")),
-		Buffer: buffer, Tasks: client.TaskOptions{Spin: time.Duration(f.spin), Timeout: time.Duration(f.timeout), Retries: f.retries},
+		Buffer: buffer, Binds: f.binds, Network: f.network, Tasks: client.TaskOptions{Spin: time.Duration(f.spin), Timeout: time.Duration(f.timeout), Retries: f.retries},
 	}, nil
 }
 
