@@ -67,6 +67,22 @@ func TestFindings(t *testing.T) {
 		"relative path":    {"[broker]\naddress = 'b:1'\n[agent]\nsocket = 'agent.sock'\n", 4, "want an absolute path"},
 		"broker's policy":  {"[policy]\nname = 'greedy'\n", 2, "policy.name"},
 		"broker's url":     {"[slurm]\nsource = 'rest'\nurl = 'slurm'\n", 3, "slurm.url"},
+		"rule's name":      {"[[deny]]\nname = 'a b'\n", 2, "deny[0].name"},
+		"name used twice":  {"[[deny]]\nname = 'x'\n[[limit]]\nname = 'x'\nper = 'user'\ncores = 1\n", 4, "names another rule already"},
+		"name of our own":  {"[[allow]]\nname = 'allow_list'\n", 2, "reason of Gleaner's own"},
+		"rule's digest":    {"[[allow]]\nname = 'x'\n[[allow]]\nname = 'y'\ndigests = ['abc']\n", 5, "no SHA-256 in hex"},
+		"rule's nodes":     {"[[allow]]\nname = 'x'\nnodes = 'n 1'\n", 3, "no list of nodes"},
+		"rule's key":       {"[[allow]]\nname = 'x'\nuser = ['a']\n", 0, "unknown key allow.user"},
+		"limit of nothing": {"[[limit]]\nname = 'x'\nper = 'user'\n", 1, "limits nothing"},
+		"limit per what":   {"[[limit]]\nname = 'x'\ncores = 1\nper = 'node'\n", 4, "want user or account"},
+		"key without cert": {"[tls]\nkey_file = '/k'\nagent_certificates = 'optional'\n", 0, "come together"},
+		"required of none": {"[tls]\nagent_certificates = 'required'\n", 2, "required needs"},
+		"jwt in the clear": {"[identity]\nmethod = 'jwt'\njwt_key_file = '/k'\n", 2, "it needs [tls]"},
+		"jwt without key":  {"[identity]\nmethod = 'jwt'\nallow_root = true\n[tls]\ncert_file = '/c'\nkey_file = '/k'\n", 0, "jwt_hs256.key"},
+		"caller's jwt":     {"[broker]\naddress = 'b:1'\n[identity]\nmethod = 'jwt'\n", 4, "it needs tls.ca_file"},
+		"caller's cert":    {"[broker]\naddress = 'b:1'\n[tls]\ncert_file = '/c'\nkey_file = '/k'\n", 0, "without it there is no TLS"},
+		"audit's file":     {"[audit]\nfile = 'here'\n", 2, "audit.file"},
+		"audit's failure":  {"[audit]\non_failure = 'ignore'\n", 2, "want refuse or continue"},
 		"broker's unknown": {"[limits]\nmax_executers = 3\n", 2, "unknown key limits.max_executers"},
 	}
 	for name, test := range tests {
@@ -178,4 +194,19 @@ func FuzzLoad(f *testing.F) {
 			t.Errorf("error without the file's name: %v", err)
 		}
 	})
+}
+
+func TestLoadClient(t *testing.T) {
+	t.Setenv("GLEANER_BROKER", "")
+	t.Setenv("GLEANER_CA", "")
+	file := write(t, "[broker]\naddress = 'b:1'\n[tls]\nca_file = '/ca'\ncert_file = '/c'\nkey_file = '/k'\n[identity]\nmethod = 'jwt'\ntoken_file = '/t'\n")
+	c, err := LoadClient(file)
+	want := &Client{BrokerClient{Address: "b:1"}, ClientTLS{CAFile: "/ca"}, Credential{Method: "jwt"}}
+	if diff := cmp.Diff(want, c); err != nil || diff != "" {
+		t.Errorf("%v; what is the agent's alone is not a caller's (-want +got):\n%s", err, diff)
+	}
+	t.Setenv("GLEANER_CA", "/other")
+	if c, err = LoadClient(file); err != nil || c.TLS.CAFile != "/other" {
+		t.Errorf("got %+v, %v", c, err)
+	}
 }
