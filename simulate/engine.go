@@ -32,7 +32,7 @@ type engine struct {
 	refused members       // nodes that had room in the last round and were not filled
 	round   time.Duration // when the next one is; never when there is nothing to decide
 	retry   time.Duration // when refused nodes are asked about again
-	forget  time.Duration  // when the backoff is next relieved of what is long ago
+	forget  time.Duration // when the backoff is next relieved of what is long ago
 	ending  endings
 
 	bits    *rand.PCG

@@ -94,7 +94,9 @@ func TestFeasible(t *testing.T) {
 
 func TestBackoff(t *testing.T) {
 	b := NewBackoff()
-	rests := func(now time.Time, lease uint64) bool { return b.held(now, 0, nil)["n1"] || b.held(now, lease, nil)["n1"] }
+	rests := func(now time.Time, lease uint64) bool {
+		return b.held(now, 0, nil)["n1"] || b.held(now, lease, nil)["n1"]
+	}
 	// One claim evicts many at once: that is one rest.
 	for range 8 {
 		b.Note(t0, 1, "n1", Evicted)
