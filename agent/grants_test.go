@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,9 +54,9 @@ func bindStart(sources ...string) *api.Start {
 func TestOwnersIdentity(t *testing.T) {
 	n := newNode(t)
 	n.cfg.Grants = Grants{Binds: []string{"/home"}, Network: true}
-	down := false
+	var down atomic.Bool
 	n.cfg.Groups = func(_ context.Context, uid uint32, _ time.Time) ([]uint32, error) {
-		if down {
+		if down.Load() {
 			return nil, errors.New("no LDAP")
 		}
 		return []uint32{uid + 1, uid + 2}, nil
@@ -80,7 +81,7 @@ func TestOwnersIdentity(t *testing.T) {
 	n.broker.await(t, "refusal", func(m *api.AgentMessage) bool {
 		return m.GetEnded().GetId() == "7-2" && m.GetEnded().GetReason() == api.EndReason_REFUSED && strings.Contains(m.GetEnded().GetDetail(), "sandbox.binds")
 	})
-	down = true // only read once the next start is asked for
+	down.Store(true)
 	n.ask(start("7-3", 1, 64))
 	n.broker.await(t, "failure", func(m *api.AgentMessage) bool {
 		return m.GetEnded().GetId() == "7-3" && strings.Contains(m.GetEnded().GetDetail(), "no LDAP")
