@@ -55,7 +55,11 @@ func Describe(op string, err error) error {
 		codes.FailedPrecondition: ErrEnded,
 		codes.NotFound:           ErrNotFound,
 	}
-	return &BrokerError{Kind: kinds[s.Code()], Op: op, Text: s.Message()}
+	text := s.Message()
+	if strings.Contains(text, "error reading server preface") { // all that gRPC says of a broker that waits for a handshake
+		text += ": does the broker want TLS? Set tls.ca_file, or GLEANER_CA, to the certificate that signs the broker's"
+	}
+	return &BrokerError{Kind: kinds[s.Code()], Op: op, Text: text}
 }
 
 // EndedError is the final error of a task whose lease ended first.
