@@ -29,7 +29,7 @@ APT_OPTIONAL :=
 BUILD_TARGETS :=
 C_TESTS       :=
 
-BIN_GO     := $(notdir $(patsubst %/,%,$(sort $(dir $(wildcard cmd/gleaner*/*.go)))))
+BIN_GO     := $(filter-out gleaner-images,$(notdir $(patsubst %/,%,$(sort $(dir $(wildcard cmd/gleaner*/*.go))))))
 
 -include $(sort $(wildcard */build.mk */*/build.mk))
 

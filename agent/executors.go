@@ -91,6 +91,9 @@ func (l *loop) startExecutor(s *api.Start, now time.Time) {
 	if l.executors[s.GetId()] != nil {
 		return // asked again after a reconnect
 	}
+	if l.fetch(s, now) {
+		return
+	}
 	err := checkStart(s)
 	if err == nil {
 		err = l.cfg.Grants.check(s)
@@ -102,10 +105,8 @@ func (l *loop) startExecutor(s *api.Start, now time.Time) {
 	}
 	if err != nil {
 		l.log.Info("start refused", "executor", s.GetId(), "lease", s.GetLeaseId(), "reason", err)
-		l.record(&api.AgentMessage{Message: &api.AgentMessage_Ended{Ended: &api.ExecutorEnded{
-			Id: s.GetId(), Reason: api.EndReason_REFUSED, Detail: err.Error(), Ended: timestamppb.New(now),
-		}}})
-		l.changed(now)
+		l.dropImage(s)
+		l.unstartable(s, api.EndReason_REFUSED, err.Error(), now)
 		return
 	}
 	e := &executor{id: s.GetId(), box: s.GetId(), start: s, asked: now, starting: true}
@@ -206,6 +207,7 @@ func (l *loop) spec(s *api.Start, held ledger.Executor) launcher.Spec {
 		ID: s.GetId(), UID: runAs(s.GetUid()), GID: runAs(s.GetGid()), CPUs: l.cpus(held),
 		MilliCPUs: held.Cores.Len() * l.cfg.ThreadsPerCore * 1000, MemoryBytes: int64(held.Memory), Binds: bindsOf(s),
 	}
+	spec.Image = l.image(s.GetId()).Key
 	for _, gpu := range held.GPUs.Numbers() {
 		spec.Devices = append(spec.Devices, l.cfg.Devices[gpu])
 	}
@@ -333,6 +335,7 @@ func (l *loop) finish(e *executor, now time.Time) {
 		ended.Started = timestamppb.New(e.exit.Started)
 	}
 	delete(l.executors, e.id)
+	l.dropImage(e.start)
 	e.hangUp(&l.actions)
 	l.log.Info("executor ended", "executor", e.id, "lease", e.start.GetLeaseId(), "reason", e.reason, "detail", e.detail)
 	l.metrics.ended(e)

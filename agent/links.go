@@ -98,7 +98,7 @@ func (l *loop) assign(e *executor) {
 		Executor: e.id, Lease: s.GetLeaseId(), Epoch: s.GetEpoch(), Job: s.GetJobId(), PublicKey: l.publicKey,
 		Symbol: s.GetFunction().GetSymbol(), Digest: s.GetFunction().GetDigest(), CodeBytes: s.GetFunction().GetSizeBytes(),
 		BufferBytes: s.GetBufferBytes(), Cores: int(s.GetCores()),
-		ListenHost: l.cfg.ListenHost, Provider: l.cfg.Provider, OrphanTimeout: l.cfg.OrphanTimeout,
+		ListenHost: l.cfg.ListenHost, Provider: l.provider(s), OrphanTimeout: l.cfg.OrphanTimeout,
 		Network: s.GetNetwork(),
 	}})
 	if err != nil {
@@ -119,7 +119,7 @@ func (l *loop) becameReady(e *executor, r *apiexec.Ready, now time.Time) {
 	} else {
 		l.metrics.startup(now.Sub(e.asked), e.parked)
 	}
-	e.ready = &api.ExecutorReady{Id: e.id, Address: clip(r.Address), Local: l.hostPath(e.box, r.Local), Startup: startup}
+	e.ready = &api.ExecutorReady{Id: e.id, Address: clip(r.Address), Local: l.hostPath(e.box, r.Local), Startup: startup, ImageDigest: l.image(e.id).Digest}
 	l.send(&api.AgentMessage{Message: &api.AgentMessage_Ready{Ready: e.ready}})
 	l.changed(now)
 }

@@ -41,7 +41,6 @@ type loop struct {
 	actions  sync.WaitGroup
 	ctx      context.Context // of run, for actions; they end before run returns
 
-	watch     watch
 	ledger    *ledger.Ledger
 	book      evict.Book
 	waiting   map[uint64]*gatesock.Call // by ticket
@@ -54,6 +53,7 @@ type loop struct {
 	looking   bool // again, for jobs that have claimed nothing
 	ticket    uint64
 	executors map[string]*executor
+	images    map[string]*rooted // by executor
 	parked    map[string]*parked
 	recent    []visit         // owners by their last start, latest first
 	parkAt    time.Time       // zero: nothing to park
@@ -78,7 +78,7 @@ func newLoop(cfg Config, l *ledger.Ledger, w *state.Writer, calls <-chan *gateso
 	return &loop{
 		cfg: cfg, log: cfg.Log, metrics: cfg.Metrics, writer: w, calls: calls, links: links, sessions: sessions,
 		done: make(chan func(time.Time), 64), ledger: l, waiting: map[uint64]*gatesock.Call{}, early: map[uint32]evict.Plan{},
-		executors: map[string]*executor{}, strays: map[string]bool{}, parked: map[string]*parked{}, outbox: &session.Outbox{BootID: rand.Text()},
+		executors: map[string]*executor{}, images: map[string]*rooted{}, strays: map[string]bool{}, parked: map[string]*parked{}, outbox: &session.Outbox{BootID: rand.Text()},
 	}
 }
 
@@ -139,7 +139,6 @@ func (l *loop) untilNext(now time.Time) time.Duration {
 	consider(l.announced.Next())
 	consider(l.ledger.NextChange(now))
 	consider(l.nextSample)
-	consider(l.watch.next)
 	consider(l.parkAt)
 	if !l.synced && len(l.waiting) > 0 && l.began.Add(firstList).After(now) {
 		consider(l.began.Add(firstList))
@@ -175,9 +174,6 @@ func (l *loop) tick(now time.Time) {
 	if !l.nextSample.IsZero() && !now.Before(l.nextSample) {
 		l.sample(now)
 	}
-	if !l.watch.next.IsZero() && !now.Before(l.watch.next) {
-		l.look(now)
-	}
 	if !l.parkAt.IsZero() && !now.Before(l.parkAt) {
 		l.park(now)
 	}
@@ -210,6 +206,7 @@ func (l *loop) flush(now time.Time) {
 // begin compares what the predecessor knew with what runs on the node.
 func (l *loop) begin(now time.Time) {
 	l.began = now
+	l.keepImages()
 	l.ledger.Block("launcher", "launcher is not reachable")
 	l.ledger.Block("sandbox", l.cfg.Objection)
 	l.learnLocal(l.cfg.Jobs.Look(), now)

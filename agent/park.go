@@ -168,7 +168,7 @@ func (l *loop) unparked(id string, now time.Time) {
 
 // take gives a start a parked sandbox of its owner's, nil when there is none that fits.
 func (l *loop) take(s *api.Start) *parked {
-	if s.GetGpus() > 0 || len(s.GetBinds()) > 0 { // devices and mounts come with a sandbox's birth
+	if s.GetGpus() > 0 || len(s.GetBinds()) > 0 || s.GetImage() != "" { // devices, mounts and root come with a sandbox's birth
 		return nil
 	}
 	for _, p := range l.parked {

@@ -38,7 +38,7 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 	r := lease.Request{
 		UID: caller.UID, GID: caller.GID, Account: q.Account, Job: q.JobId, Executors: int(q.Executors), BufferBytes: q.BufferBytes,
 		Each: policies.Resources{Cores: int(q.Cores), MemoryBytes: q.MemoryBytes, GPUs: int(q.Gpus)},
-		TTL:  q.Ttl.AsDuration(), Length: q.Length.AsDuration(),
+		TTL:  q.Ttl.AsDuration(), Length: q.Length.AsDuration(), Image: q.Image,
 	}
 	r.Binds, r.Network = bindsOf(q), q.Network
 	setDefault(&r.Each.Cores, 1)
@@ -68,6 +68,7 @@ func (c *Config) request(caller identity.Caller, q *api.AcquireRequest) (lease.R
 		{q.Length == nil || q.Length.IsValid() && r.Length >= 0 && r.Length <= maxLength, fmt.Sprintf("length: %s is out of range 0 to %s", q.Length.AsDuration(), maxLength)},
 		{wrongBind(r.Binds) == "", wrongBind(r.Binds)},
 		{printable(r.Function.Name), fmt.Sprintf("function.name: %.140q has characters that cannot be printed", r.Function.Name)},
+		{len(r.Image) <= 1024 && printable(r.Image), fmt.Sprintf("image: %.140q is longer than 1024 bytes or has characters that cannot be printed", r.Image)},
 		{printable(r.Account), fmt.Sprintf("account: %.140q has characters that cannot be printed", r.Account)},
 		{len(r.Account) <= 256, fmt.Sprintf("account: %d bytes, at most 256", len(r.Account))},
 		{r.BufferBytes >= 4<<10 && r.BufferBytes <= r.Each.MemoryBytes/4, fmt.Sprintf("buffer_bytes: %d is out of range 4 KiB to a quarter of memory_bytes (%d)", r.BufferBytes, r.Each.MemoryBytes/4)},

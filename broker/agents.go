@@ -198,6 +198,7 @@ func (s *state) ready(now time.Time, n *node, r *api.ExecutorReady) {
 	if b := n.booked[r.Id]; b != nil {
 		b.startup = r.Startup.AsDuration()
 	}
+	s.table.Found(r.Id, r.ImageDigest)
 	s.table.Ready(now, r.Id, n.name, r.Address, r.Local)
 }
 
@@ -217,6 +218,9 @@ func (s *state) ended(now time.Time, n *node, e *api.ExecutorEnded) any {
 // gone takes an executor out of its lease and gives the node a rest when it did not keep it.
 func (s *state) gone(now time.Time, n *node, id string, reason api.EndReason, detail string) {
 	x := s.table.Executor(id)
+	if x != nil && reason == api.EndReason_EXECUTOR_FAILED && !x.Ready {
+		defer s.giveUp(now, x.Lease, detail)
+	}
 	if !s.table.Gone(now, id, n.name, reason, detail) {
 		return
 	}
@@ -225,6 +229,20 @@ func (s *state) gone(now time.Time, n *node, id string, reason api.EndReason, de
 	}
 	if cause, rests := causes[reason]; rests {
 		s.backoff.Note(now, x.Lease, n.name, cause)
+	}
+}
+
+// imageTries is how many executors may fail for a lease's image before the lease does.
+const imageTries = 3
+
+// giveUp ends a lease whose image no node could use: that it is unknown or corrupt is news for its holder, who would wait in vain.
+func (s *state) giveUp(now time.Time, id uint64, detail string) {
+	l := s.table.Get(id)
+	if l == nil || l.Request.Image == "" || l.ImageDigest != "" || !strings.HasPrefix(detail, "image ") {
+		return
+	}
+	if l.Last >= imageTries || l.Last >= uint64(len(s.nodes)) {
+		s.table.End(now, id, api.EndReason_EXECUTOR_FAILED, detail)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 func line(now time.Time, event audit.Event, id uint64, r *lease.Request) audit.Entry {
 	return audit.Entry{
 		Time: now.UTC(), Event: event, Lease: id, UID: r.UID, User: r.User, Account: r.Account, Job: r.Job, Function: r.Function.Symbol,
-		Digest: hex.EncodeToString(r.Function.Digest), Count: r.Executors, Cores: r.Each.Cores, Memory: r.Each.MemoryBytes, GPUs: r.Each.GPUs,
+		Digest: hex.EncodeToString(r.Function.Digest), Image: r.Image, Count: r.Executors, Cores: r.Each.Cores, Memory: r.Each.MemoryBytes, GPUs: r.Each.GPUs,
 	}
 }
 
@@ -30,6 +30,9 @@ func (s *state) audited(e *lease.Event) {
 		entry.Reason, entry.Detail = reasonName(e.Reason), e.Detail
 	default:
 		return
+	}
+	if d := e.Lease.ImageDigest; d != "" {
+		entry.Image = d
 	}
 	s.note(entry)
 }

@@ -135,11 +135,11 @@ func wireLease(l *lease.Lease) *api.Lease {
 	r := &l.Request
 	m := &api.Lease{
 		Id: l.ID, State: l.State(), EndReason: l.Reason, Detail: l.Detail, Uid: r.UID, JobId: r.Job, Account: r.Account,
-		Created: timestamppb.New(l.Created), Expires: timestamppb.New(l.Expires), Epoch: l.Epoch, Evictions: l.Evictions, Spin: durationpb.New(l.Spin),
+		Created: timestamppb.New(l.Created), Expires: timestamppb.New(l.Expires), Epoch: l.Epoch, Evictions: l.Evictions, Spin: durationpb.New(l.Spin), ImageDigest: l.ImageDigest,
 		Request: &api.AcquireRequest{
 			Executors: uint32(r.Executors), Cores: uint32(r.Each.Cores), MemoryBytes: r.Each.MemoryBytes, Gpus: uint32(r.Each.GPUs),
 			Function: functionOf(r), Ttl: durationpb.New(r.TTL), JobId: r.Job, Account: r.Account, BufferBytes: r.BufferBytes,
-			Binds: wireBinds(r), Network: r.Network,
+			Binds: wireBinds(r), Network: r.Network, Image: r.Image,
 		},
 	}
 	if !l.Ended.IsZero() {

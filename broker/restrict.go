@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -47,8 +48,20 @@ func (b *Broker) Reload(set *rules.Set) error {
 	}
 }
 
+// imageNames are by what a rule may name an image: as it is asked for, and by each half of NAME@DIGEST.
+func imageNames(image string) []string {
+	if image == "" {
+		return nil
+	}
+	name, digest, pinned := strings.Cut(image, "@")
+	if !pinned {
+		return []string{image}
+	}
+	return []string{image, name, digest}
+}
+
 func subject(r *lease.Request) rules.Subject {
-	return rules.Subject{UID: r.UID, User: r.User, Groups: r.Groups, Account: r.Account, Checked: r.Checked, Digest: r.Function.Digest}
+	return rules.Subject{UID: r.UID, User: r.User, Groups: r.Groups, Account: r.Account, Checked: r.Checked, Digest: r.Function.Digest, Images: imageNames(r.Image)}
 }
 
 func held(r *lease.Request) rules.Held {

@@ -268,4 +268,3 @@ func TestNodeCertificates(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-

@@ -21,6 +21,7 @@ import (
 const (
 	// startTimeout bounds the time from Start to ready, stopTimeout that from Stop to ended.
 	startTimeout = 60 * time.Second
+	imageTimeout = 11 * time.Minute
 	stopTimeout  = 30 * time.Second
 	// missingGrace is how long an executor that its agent does not list when it registers may still be reported as ended.
 	missingGrace = 3 * time.Second
@@ -159,9 +160,9 @@ func (s *state) tickNode(now time.Time, n *node) {
 			s.assume(n, id, b.missing, detail)
 			s.gone(now, n, id, api.EndReason_NODE_LOST, detail)
 			delete(n.booked, id)
-		case x != nil && !x.Ready && n.session != nil && now.Sub(x.Placed) > startTimeout:
+		case x != nil && !x.Ready && n.session != nil && now.Sub(x.Placed) > s.startLimit(x):
 			n.send(&api.BrokerMessage{Message: &api.BrokerMessage_Stop{Stop: &api.Stop{Id: id, Reason: api.EndReason_EXECUTOR_FAILED}}})
-			s.gone(now, n, id, api.EndReason_EXECUTOR_FAILED, fmt.Sprintf("not ready on %s within %s", n.name, startTimeout))
+			s.gone(now, n, id, api.EndReason_EXECUTOR_FAILED, fmt.Sprintf("not ready on %s within %s", n.name, s.startLimit(x)))
 		}
 	}
 	for job, ended := range n.over {
@@ -169,6 +170,14 @@ func (s *state) tickNode(now time.Time, n *node) {
 			delete(n.over, job)
 		}
 	}
+}
+
+// startLimit is how long an executor may take from Start to ready: one with an image may have to wait until that is pulled.
+func (s *state) startLimit(x *lease.Executor) time.Duration {
+	if l := s.table.Get(x.Lease); l != nil && l.Request.Image != "" {
+		return imageTimeout
+	}
+	return startTimeout
 }
 
 // missing says whether any lease wants more executors.
@@ -323,6 +332,6 @@ func (s *state) start(x *lease.Executor) {
 	n.send(&api.BrokerMessage{Message: &api.BrokerMessage_Start{Start: &api.Start{
 		Id: x.ID, LeaseId: l.ID, Epoch: x.Epoch, Uid: r.UID, Gid: r.GID,
 		Cores: uint32(r.Each.Cores), MemoryBytes: r.Each.MemoryBytes, Gpus: uint32(r.Each.GPUs),
-		Function: functionOf(r), BufferBytes: r.BufferBytes, JobId: r.Job, Binds: wireBinds(r), Network: r.Network,
+		Function: functionOf(r), BufferBytes: r.BufferBytes, JobId: r.Job, Binds: wireBinds(r), Network: r.Network, Image: r.Image,
 	}}})
 }

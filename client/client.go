@@ -84,6 +84,7 @@ type Request struct {
 	Buffer    uint64        // bytes of the largest input or result; 0 means 1 MiB
 	Binds     []Bind        // files of the caller's that the function sees
 	Network   bool          // the function may open sockets, where nodes allow that
+	Image     string        // in which the function runs: a name, a reference or an archive's absolute path; "": the node's own libraries
 	Tasks     TaskOptions
 }
 
@@ -146,7 +147,7 @@ func (r Request) proto() *api.AcquireRequest {
 		Executors: uint32(max(r.Executors, 1)), Cores: uint32(r.Cores), MemoryBytes: r.Memory, Gpus: uint32(r.GPUs),
 		Function: &api.Function{Symbol: r.Function.Symbol, Digest: r.Function.Digest[:],
 			SizeBytes: uint64(len(r.Function.Library)), Name: r.Function.Name},
-		JobId: r.Job, Account: r.Account, BufferBytes: r.Buffer,
+		JobId: r.Job, Account: r.Account, BufferBytes: r.Buffer, Image: r.Image,
 	}
 	p.Network = r.Network
 	for _, b := range r.Binds {

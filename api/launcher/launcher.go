@@ -60,7 +60,9 @@ type Spec struct {
 	TmpBytes    int64    `json:"tmp_bytes"`      // size of /tmp, charged to the memory limit; 0 means a quarter of it
 	PIDs        int      `json:"pids"`           // 0 means 256
 	Devices     []string `json:"devices,omitempty"`
-	Binds       []Bind   `json:"binds,omitempty"`
+	// Image is the key of a root that the images helper has mounted, 64 hexadecimal digits; empty means the node's own programs.
+	Image string `json:"image,omitempty"`
+	Binds []Bind `json:"binds,omitempty"`
 }
 
 // Bind shows files of the sandbox's user in the sandbox: a folder, without what is mounted below, or a regular file. It is opened with the

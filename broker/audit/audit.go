@@ -44,7 +44,7 @@ type Entry struct {
 	Job      uint32    `json:"job,omitempty"`
 	Function string    `json:"function,omitempty"` // the C symbol
 	Digest   string    `json:"digest,omitempty"`   // SHA-256 of its library, in hex
-	Image    string    `json:"image,omitempty"`    // digest of the image
+	Image    string    `json:"image,omitempty"`    // as it was asked for; its digest once an executor has found it
 	Count    int       `json:"executors,omitempty"`
 	Cores    int       `json:"cores,omitempty"`        // of each
 	Memory   uint64    `json:"memory_bytes,omitempty"` // of each

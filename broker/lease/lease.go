@@ -58,6 +58,7 @@ type Request struct {
 	Binds       []Bind             `json:"binds,omitempty"`
 	Network     bool               `json:"network,omitempty"`
 	Length      time.Duration      `json:"length,omitempty"` // of one invocation; 0: not known
+	Image       string             `json:"image,omitempty"`  // "": the node's own libraries
 }
 
 // Bind shows files of the holder's at a place in the sandbox.
@@ -80,6 +81,8 @@ type Lease struct {
 	Evictions uint32        `json:"evictions,omitempty"`
 	Last      uint64        `json:"last"`           // n of the executor placed last
 	Spin      time.Duration `json:"spin,omitempty"` // that executors which have ended polled without serving
+
+	ImageDigest string `json:"image_digest,omitempty"` // of Request.Image, once an executor has found it
 
 	Executors map[string]*Executor `json:"-"` // starting and ready ones
 	ready     int

@@ -148,6 +148,18 @@ func (t *Table) Ready(now time.Time, id, node, address, local string) bool {
 	return true
 }
 
+// Found says what an executor runs in.
+func (t *Table) Found(id, imageDigest string) {
+	x := t.executors[id]
+	if x == nil || imageDigest == "" {
+		return
+	}
+	if l := t.leases[x.Lease]; l.ImageDigest != imageDigest {
+		l.ImageDigest = imageDigest
+		t.fx.saveLease(l)
+	}
+}
+
 // Gone says that an executor is no more. It returns false when that was known.
 func (t *Table) Gone(now time.Time, id, node string, reason api.EndReason, detail string) bool {
 	x := t.executors[id]

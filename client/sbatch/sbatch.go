@@ -23,6 +23,7 @@ const (
 	EnvCores     = "GLEANER_CORES_PER_EXECUTOR"
 	EnvFunction  = "GLEANER_FUNCTION"
 	EnvSpin      = "GLEANER_SPIN" // libgleaner reads it too
+	EnvImage     = "GLEANER_IMAGE"
 )
 
 // Wish is what the functions of a job need; empty fields were not given.
@@ -32,12 +33,13 @@ type Wish struct {
 	Cores     string // per executor
 	Function  string // that gleaner run takes a lease for, LIBRARY:SYMBOL
 	Spin      string // always, never or a time: how long both sides poll before they sleep
+	Image     string // in which the functions run
 }
 
 // Environ lists the variables of w that are set.
 func (w Wish) Environ() []string {
 	var env []string
-	for _, v := range []struct{ name, value string }{{EnvExecutors, w.Executors}, {EnvMemory, w.Memory}, {EnvCores, w.Cores}, {EnvFunction, w.Function}, {EnvSpin, w.Spin}} {
+	for _, v := range []struct{ name, value string }{{EnvExecutors, w.Executors}, {EnvMemory, w.Memory}, {EnvCores, w.Cores}, {EnvFunction, w.Function}, {EnvSpin, w.Spin}, {EnvImage, w.Image}} {
 		if v.value != "" {
 			env = append(env, v.name+"="+v.value)
 		}
@@ -50,7 +52,7 @@ func (w Wish) Or(other Wish) Wish {
 	for _, f := range []struct {
 		to   *string
 		from string
-	}{{&w.Executors, other.Executors}, {&w.Memory, other.Memory}, {&w.Cores, other.Cores}, {&w.Function, other.Function}, {&w.Spin, other.Spin}} {
+	}{{&w.Executors, other.Executors}, {&w.Memory, other.Memory}, {&w.Cores, other.Cores}, {&w.Function, other.Function}, {&w.Spin, other.Spin}, {&w.Image, other.Image}} {
 		if *f.to == "" {
 			*f.to = f.from
 		}
@@ -73,6 +75,9 @@ func (w Wish) Check() error {
 	}
 	if strings.Contains(w.Function, ",") {
 		return fmt.Errorf("--function %s: sbatch's --export takes no comma", w.Function)
+	}
+	if strings.Contains(w.Image, ",") {
+		return fmt.Errorf("--image %s: sbatch's --export takes no comma", w.Image)
 	}
 	if _, err := client.ParseSpin(w.Spin); err != nil {
 		return fmt.Errorf("--spin: %w", err)
@@ -98,6 +103,8 @@ func (w *Wish) field(option string) *string {
 		return &w.Function
 	case "--spin":
 		return &w.Spin
+	case "--image":
+		return &w.Image
 	}
 	return nil
 }

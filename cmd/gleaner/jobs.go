@@ -37,7 +37,7 @@ each map and invoke inside takes its own, for its own function.`,
 				return usage("%v", err)
 			}
 			given := wish.Or(sbatch.Wish{Executors: a.getenv(sbatch.EnvExecutors), Memory: a.getenv(sbatch.EnvMemory),
-				Cores: a.getenv(sbatch.EnvCores), Function: a.getenv(sbatch.EnvFunction), Spin: a.getenv(sbatch.EnvSpin)})
+				Cores: a.getenv(sbatch.EnvCores), Function: a.getenv(sbatch.EnvFunction), Spin: a.getenv(sbatch.EnvSpin), Image: a.getenv(sbatch.EnvImage)})
 			if given.Function != "" {
 				return a.lend(c.Context(), given, &f, path, args)
 			}
@@ -51,6 +51,7 @@ each map and invoke inside takes its own, for its own function.`,
 	c.Flags().StringVar(&wish.Memory, "mem-per-executor", "", "memory of each executor, in Slurm's units")
 	c.Flags().StringVar(&wish.Cores, "cores-per-executor", "", "cores of each executor")
 	c.Flags().StringVar(&wish.Spin, "spin", "", spinHelp)
+	c.Flags().StringVar(&wish.Image, "image", "", imageHelp)
 	c.Flags().Var(&f.buffer, "buffer", "largest arguments or result; at most a quarter of the executor's memory")
 	c.Flags().Var(&f.timeout, "timeout", "longest run of the function, in Slurm's forms or Go's; 0: none")
 	c.Flags().Var(&f.ttl, "ttl", "how long the lease outlives this command if it dies; 0: the broker's default")

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -25,6 +28,7 @@ type leaseFlags struct {
 	account   string
 	binds     binds
 	network   bool
+	image     string
 }
 
 // memory and duration are flags in Slurm's units.
@@ -58,6 +62,8 @@ func (s *spin) Set(text string) error {
 	return err
 }
 
+const imageHelp = "run in an image: a name of the nodes' Podman, a reference to pull, or the path of an OCI archive or a tarball that the nodes see; otherwise $GLEANER_IMAGE"
+
 const spinHelp = "how long both sides poll for a call or a result before they sleep; otherwise 50us, or $GLEANER_SPIN"
 
 // add declares the flags. Defaults come from the environment that run and sbatch make.
@@ -82,6 +88,7 @@ func (f *leaseFlags) add(flags *pflag.FlagSet, getenv func(string) string) {
 	flags.Var(&f.ttl, "ttl", "how long the lease outlives this command if it dies; 0: the broker's default")
 	flags.Var(&f.binds, "bind", "SRC[:DST][:rw]: show the function this folder or file of yours, read-only unless rw; where nodes allow it (repeatable)")
 	flags.BoolVar(&f.network, "network", false, "let the function open sockets, where nodes allow it")
+	flags.StringVar(&f.image, "image", getenv(sbatch.EnvImage), imageHelp)
 	flags.StringVar(&f.account, "account", "", "account for the report; otherwise the job's")
 }
 
@@ -112,8 +119,24 @@ func (f *leaseFlags) request(function *client.Function, tasks int, largest int64
 	return client.Request{
 		Function: function, Executors: max(1, min(executors, tasks)), Cores: f.cores, Memory: uint64(f.memory), GPUs: f.gpus,
 		TTL: time.Duration(f.ttl), Job: job, Account: orDefault(f.account, getenv("SLURM_JOB_ACCOUNT")),
-		Buffer: buffer, Binds: f.binds, Network: f.network, Tasks: client.TaskOptions{Spin: time.Duration(f.spin), Timeout: time.Duration(f.timeout), Retries: f.retries},
+		Buffer: buffer, Binds: f.binds, Network: f.network, Image: imageName(f.image), Tasks: client.TaskOptions{Spin: time.Duration(f.spin), Timeout: time.Duration(f.timeout), Retries: f.retries},
 	}, nil
+}
+
+// imageName makes the path of an archive absolute: what has the form of a path, or is a file here with the name of an archive.
+func imageName(image string) string {
+	path := strings.HasPrefix(image, "./") || strings.HasPrefix(image, "../")
+	for _, suffix := range []string{".tar", ".tar.gz", ".tgz"} {
+		if strings.HasSuffix(image, suffix) {
+			if _, err := os.Stat(image); err == nil {
+				path = true
+			}
+		}
+	}
+	if abs, err := filepath.Abs(image); path && err == nil {
+		return abs
+	}
+	return image
 }
 
 // room is the size of each buffer: what was asked for, or the largest input if that is more.

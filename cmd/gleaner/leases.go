@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -51,6 +52,8 @@ type leaseJSON struct {
 	Executors   []executorJSON `json:"executors"`
 	Evictions   uint32         `json:"evictions"`
 	Polled      float64        `json:"polled_seconds"` // by its executors, without serving
+	Image       string         `json:"image,omitempty"`
+	ImageDigest string         `json:"image_digest,omitempty"`
 	Created     string         `json:"created,omitempty"`
 	Expires     string         `json:"expires,omitempty"`
 	Ended       string         `json:"ended,omitempty"`
@@ -71,7 +74,7 @@ func leaseListing(leases []*api.Lease) listing {
 		header:  []string{"lease", "user", "job", "function", "state", "exec", "cores", "memory", "evicted", "polled", "created", "note"},
 		numeric: map[int]bool{0: true, 2: true, 5: true, 6: true, 7: true, 8: true, 9: true},
 		csvNames: []string{"lease", "uid", "job", "account", "function", "symbol", "state", "end_reason", "executors", "executors_wanted", "cores_per_executor",
-			"memory_bytes_per_executor", "gpus_per_executor", "evictions", "created", "expires", "ended", "detail", "polled_seconds"},
+			"memory_bytes_per_executor", "gpus_per_executor", "evictions", "created", "expires", "ended", "detail", "polled_seconds", "image", "image_digest"},
 	}
 	document := leasesJSON{Schema: "gleaner.leases/1", Leases: []leaseJSON{}}
 	for _, lease := range leases {
@@ -80,7 +83,7 @@ func leaseListing(leases []*api.Lease) listing {
 		l.rows = append(l.rows, leaseRow(lease, j))
 		l.machine = append(l.machine, []string{fmt.Sprint(j.Lease), fmt.Sprint(j.UID), fmt.Sprint(j.Job), j.Account, j.Function, j.Symbol, j.State, j.EndReason,
 			fmt.Sprint(len(j.Executors)), fmt.Sprint(j.Wanted), fmt.Sprint(j.Cores), fmt.Sprint(j.MemoryBytes), fmt.Sprint(j.GPUs), fmt.Sprint(j.Evictions),
-			j.Created, j.Expires, j.Ended, j.Detail, precise(j.Polled)})
+			j.Created, j.Expires, j.Ended, j.Detail, precise(j.Polled), j.Image, j.ImageDigest})
 	}
 	l.document = document
 	return l
@@ -93,6 +96,7 @@ func leaseDocument(lease *api.Lease) leaseJSON {
 		Job: lease.GetJobId(), Account: lease.GetAccount(), Function: r.GetFunction().GetName(), Symbol: r.GetFunction().GetSymbol(),
 		Wanted: r.GetExecutors(), Cores: r.GetCores(), MemoryBytes: r.GetMemoryBytes(), GPUs: r.GetGpus(), Executors: []executorJSON{},
 		Evictions: lease.GetEvictions(), Polled: lease.GetSpin().AsDuration().Seconds(), Created: rfc3339(lease.GetCreated()), Expires: rfc3339(lease.GetExpires()), Ended: rfc3339(lease.GetEnded()),
+		Image: r.GetImage(), ImageDigest: lease.GetImageDigest(),
 	}
 	if lease.GetState() == api.LeaseState_ENDED {
 		j.EndReason = strings.ToLower(lease.GetEndReason().String())
@@ -115,9 +119,20 @@ func leaseRow(lease *api.Lease, j leaseJSON) []string {
 	if lease.GetEndReason() == api.EndReason_RELEASED {
 		note = "" // the state says it
 	}
+	if j.Image != "" {
+		note = strings.TrimSpace("in " + filepath.Base(j.Image) + shortDigest(j.ImageDigest) + " " + note)
+	}
 	return []string{fmt.Sprint(j.Lease), userName(j.UID), job, j.Function + ":" + j.Symbol, state,
 		fmt.Sprintf("%d/%d", len(j.Executors), j.Wanted), fmt.Sprint(j.Cores), config.FormatMemory(j.MemoryBytes),
 		fmt.Sprint(j.Evictions), polled(j.Polled), clock(lease.GetCreated()), note}
+}
+
+// shortDigest is enough of a digest to tell two images apart.
+func shortDigest(digest string) string {
+	if hex := strings.TrimPrefix(digest, "sha256:"); len(hex) > 12 {
+		return "@" + hex[:12]
+	}
+	return ""
 }
 
 func precise(seconds float64) string { return strconv.FormatFloat(seconds, 'f', 3, 64) }

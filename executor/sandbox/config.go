@@ -35,7 +35,7 @@ func (m *Manager) container(s launcher.Spec, self, names string) (*configs.Confi
 	}
 	score := 500 // the worker in there has 1000: whatever fills the memory, the executor lives to say so
 	return &configs.Config{
-		Rootfs:     m.root(),
+		Rootfs:     m.rootOf(s),
 		Readonlyfs: true,
 		// Nothing mounted on the host later shows up inside, and nothing mounted inside on the host.
 		RootPropagation: unix.MS_PRIVATE | unix.MS_REC,
@@ -163,6 +163,9 @@ func mounts(s launcher.Spec, libexec, agent, self, names string) []*configs.Moun
 		bind(names+".group", "/etc/group", unix.MS_RDONLY|unix.MS_NOEXEC),
 	}
 	for _, path := range hostPaths() {
+		if s.Image != "" && !strings.HasPrefix(path, "/sys/") {
+			continue // the image has its own, and this skeleton below it the places for the rest
+		}
 		// With what is mounted below, which a user namespace may not leave out, and all of it read-only.
 		tree := bind(path, path, unix.MS_REC|unix.MS_RDONLY)
 		tree.RecAttr = readOnlyTree()

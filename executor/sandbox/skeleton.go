@@ -39,6 +39,14 @@ func hostPaths() []string {
 
 func isTop(path string) bool { return strings.Count(path, "/") == 1 }
 
+// rootOf is what a sandbox has for its root: the host's programs on the skeleton, or an image that the images helper has mounted.
+func (m *Manager) rootOf(s launcher.Spec) string {
+	if s.Image == "" {
+		return m.root()
+	}
+	return filepath.Join(m.cfg.RunDir, "images", s.Image)
+}
+
 // makeSkeleton makes the folder that is the root of all sandboxes: mount points, and links as the host has them. It holds no
 // content, is mounted read-only, and may be made again while sandboxes use it.
 func makeSkeleton(root string) error {

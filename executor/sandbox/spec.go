@@ -21,6 +21,7 @@ const (
 )
 
 var (
+	keyForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	idForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 	nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 )
@@ -72,6 +73,8 @@ func admit(s launcher.Spec, allowed []string) (launcher.Spec, error) {
 		return refuse("tmp_bytes", s.TmpBytes, "0 to memory_bytes")
 	case len(s.Binds) > maxBinds:
 		return refuse("binds", len(s.Binds), fmt.Sprintf("at most %d", maxBinds))
+	case s.Image != "" && !keyForm.MatchString(s.Image):
+		return refuse("image", fmt.Sprintf("%q", s.Image), "64 hexadecimal digits")
 	case s.PIDs < 0 || s.PIDs > maxPIDs:
 		return refuse("pids", s.PIDs, fmt.Sprintf("0 to %d", maxPIDs))
 	}
