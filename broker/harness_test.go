@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const agentUID = 990
 
 // deadline is how long a test waits for what must happen.
-const deadline = 10 * time.Second
+const deadline = 30 * time.Second
 
 // clock is a broker's time, moved by hand.
 type clock struct {
