@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/gleaner-hpc/gleaner/api"
@@ -50,6 +52,8 @@ func Dial(c Config) (*Client, error) {
 	}
 	conn, err := grpc.NewClient(c.Broker,
 		grpc.WithTransportCredentials(c.TLS),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: brokerSilence, Timeout: brokerAnswer}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: brokerAnswer}),
 		grpc.WithPerRPCCredentials(identity.PerRPC{Method: c.Identity}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(256<<20)))
 	if err != nil {

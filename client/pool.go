@@ -17,6 +17,7 @@ type pool struct {
 	buffer   uint64    // bytes of the largest input
 	buffers  sync.Pool // for results
 	attempts sync.WaitGroup
+	slack    time.Duration                                   // beyond a task's timeout, before an executor that says nothing counts as lost
 	tell     func(r *Result, outcome api.TaskRecord_Outcome) // each retry and each end, for the report; may not block
 
 	mu        sync.Mutex
@@ -58,7 +59,7 @@ func newPool(buffer uint64, o TaskOptions, tell func(*Result, api.TaskRecord_Out
 		room = min(room, o.Room)
 	}
 	return &pool{
-		options: o, tell: tell, buffer: buffer,
+		options: o, tell: tell, slack: silence, buffer: buffer,
 		buffers: sync.Pool{New: func() any { b := make([]byte, room); return &b }},
 		machine: dispatch.New(dispatch.Config{Depth: o.Depth, ExecutorFailures: o.ExecutorFailures, Retries: o.Retries}),
 		calls:   map[uint64]*Call{}, executors: map[string]*member{},
@@ -135,6 +136,7 @@ func (p *pool) attempt(c *Call, m *member) {
 	defer cancel(nil)
 	stop := context.AfterFunc(m.ctx, func() { cancel(context.Cause(m.ctx)) })
 	defer stop()
+	defer p.watchSilence(cancel)()
 
 	attempt := Attempt{Executor: m.id, Node: m.node, Start: time.Now()}
 	output, err := p.run(ctx, c, m)
@@ -148,6 +150,8 @@ func (p *pool) attempt(c *Call, m *member) {
 	switch {
 	case err != nil && c.ctx.Err() != nil:
 		outcome, err = dispatch.Abandoned, context.Cause(c.ctx)
+	case err != nil && errors.Is(context.Cause(ctx), ErrSilent):
+		attempt.Err, err = ErrSilent, ErrSilent
 	case errors.As(err, &input):
 		outcome = dispatch.Abandoned // no other executor could read it either
 	case outcome == dispatch.Evicted || outcome == dispatch.ExecutorFailed:
