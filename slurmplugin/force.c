@@ -208,15 +208,26 @@ static void kill_round(const struct forest *f, struct gl_force *r, int64_t deadl
 	over(f, thaw_one, r);
 }
 
-/* The launcher looks in v2's tree, or in v1's of the freezer. A mark that is there is as good as a new one. */
+/* Leaves the mark in the trees that have a file; returns whether there is such a tree. A mark that is there is as good as a new one. */
+static bool mark(const struct forest *f, const char *file, const char *name)
+{
+	bool any = false;
+	for (unsigned i = 0; i < f->count; i++) {
+		if (faccessat(f->trees[i], file, F_OK, 0) == 0) {
+			any = true;
+			(void)mkdirat(f->trees[i], name, 0755);
+		}
+	}
+	return any;
+}
+
+/* The launcher looks in v1's tree of the freezer, or where there is none in v2's. */
 static void shut(const struct forest *f, uint32_t job)
 {
-	char mark[32];
-	snprintf(mark, sizeof mark, "shut.%" PRIu32, job);
-	for (unsigned i = 0; i < f->count; i++) {
-		if (faccessat(f->trees[i], "freezer.state", F_OK, 0) == 0 || faccessat(f->trees[i], "cgroup.controllers", F_OK, 0) == 0)
-			(void)mkdirat(f->trees[i], mark, 0755);
-	}
+	char name[32];
+	snprintf(name, sizeof name, "shut.%" PRIu32, job);
+	if (!mark(f, "freezer.state", name))
+		(void)mark(f, "cgroup.controllers", name);
 }
 
 bool gl_force(const struct gl_settings *s, uint32_t job, const char *mountinfo, struct gl_force *result)

@@ -170,13 +170,20 @@ func (m *Manager) makeAgentDir() error {
 		os.Chown(m.agentDir(), m.cfg.AgentUID, m.cfg.AgentGID), os.Chmod(m.agentDir(), 0o755))
 }
 
+// lockTime is what the last of a launcher that was killed may take to go: what it was about to start holds the lock too.
+const lockTime = time.Second
+
 func (m *Manager) takeLock() error {
 	path := filepath.Join(m.dir(), "lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("lock run directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = unix.EWOULDBLOCK
+	for until := time.Now().Add(lockTime); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	if err != nil {
 		_ = f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return fmt.Errorf("%w: %s is locked", ErrBusy, path)
