@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 )
 
@@ -30,10 +31,8 @@ func (l Lengths) Check() error {
 	if l.Min < time.Millisecond || l.Max < l.Min {
 		return fmt.Errorf("functions of %v to %v: want 1 ms at least, and the shorter one first", l.Min, l.Max)
 	}
-	for _, d := range Distributions {
-		if l.Distribution == d {
-			return nil
-		}
+	if slices.Contains(Distributions, l.Distribution) {
+		return nil
 	}
 	return fmt.Errorf("distribution %q: want one of %q", l.Distribution, Distributions)
 }
