@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"debug/elf"
 	"errors"
@@ -43,7 +44,7 @@ func LoadFunction(spec string) (*Function, error) {
 	if err != nil {
 		return nil, fmt.Errorf("function %s: %w", spec, err)
 	}
-	if err := checkLibrary(path, symbol); err != nil {
+	if err := checkLibrary(library, symbol); err != nil {
 		return nil, fmt.Errorf("function %s: %w", spec, err)
 	}
 	return &Function{Name: truncate(filepath.Base(path), 128), Symbol: symbol, Library: library, Digest: sha256.Sum256(library)}, nil
@@ -58,13 +59,13 @@ func splitFunction(spec string) (path, symbol string) {
 	return spec, strings.TrimPrefix(base, "lib")
 }
 
-func checkLibrary(path, symbol string) error {
-	f, err := elf.Open(path)
-	if err != nil {
-		if _, ok := errors.AsType[*elf.FormatError](err); ok {
-			return errors.New("not an ELF file; build a shared library with cc -shared -fPIC")
-		}
-		return err
+func checkLibrary(library []byte, symbol string) error {
+	if !bytes.HasPrefix(library, []byte(elf.ELFMAG)) {
+		return errors.New("not an ELF file; build a shared library with cc -shared -fPIC")
+	}
+	f, err := elf.NewFile(bytes.NewReader(library))
+	if err != nil || cutShort(f, len(library)) {
+		return fmt.Errorf("an ELF file that is damaged or was cut short (it has %d bytes): build or copy it again", len(library))
 	}
 	defer f.Close()
 	if f.Type != elf.ET_DYN {
@@ -88,6 +89,21 @@ func checkLibrary(path, symbol string) error {
 		exported = append(exported, s.Name)
 	}
 	return missingSymbol(symbol, exported)
+}
+
+// cutShort says whether parts of the file that its own tables name are missing.
+func cutShort(f *elf.File, size int) bool {
+	for _, s := range f.Sections {
+		if s.Type != elf.SHT_NOBITS && s.Type != elf.SHT_NULL && (s.Offset > uint64(size) || s.FileSize > uint64(size)-s.Offset) {
+			return true
+		}
+	}
+	for _, p := range f.Progs {
+		if p.Off > uint64(size) || p.Filesz > uint64(size)-p.Off {
+			return true
+		}
+	}
+	return false
 }
 
 func missingSymbol(symbol string, exported []string) error {

@@ -54,14 +54,26 @@ func TestLoadFunction(t *testing.T) {
 	if f.Symbol != "f" || f.Name != "libf.so" || f.Digest != sha256.Sum256(f.Library) {
 		t.Errorf("got %s in %s", f.Symbol, f.Name)
 	}
+	cut := func(name string, bytes int) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, f.Library[:bytes], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path + ":f"
+	}
 	tests := map[string]struct{ spec, want string }{
-		"no such symbol": {library + ":h", `exports no function "h"`},
-		"hidden":         {hidden + ":f", "exports no function at all"},
-		"object file":    {object + ":f", "is no shared library"},
-		"source":         {source + ":f", "not an ELF file"},
-		"no file":        {filepath.Join(dir, "none.so:f"), "no such file"},
-		"directory":      {dir + ":f", "want a regular file"},
-		"bad symbol":     {library + ":f()", "is no C symbol"},
+		"empty":             {cut("empty.so", 0), "not an ELF file"},
+		"cut in the magic":  {cut("magic.so", 3), "not an ELF file"},
+		"cut in the header": {cut("header.so", 40), "cut short (it has 40 bytes)"},
+		"cut in the middle": {cut("half.so", len(f.Library)/2), "cut short"},
+		"cut at the end":    {cut("end.so", len(f.Library)-1), "cut short"},
+		"no such symbol":    {library + ":h", `exports no function "h"`},
+		"hidden":            {hidden + ":f", "exports no function at all"},
+		"object file":       {object + ":f", "is no shared library"},
+		"source":            {source + ":f", "not an ELF file"},
+		"no file":           {filepath.Join(dir, "none.so:f"), "no such file"},
+		"directory":         {dir + ":f", "want a regular file"},
+		"bad symbol":        {library + ":f()", "is no C symbol"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -70,4 +82,19 @@ func TestLoadFunction(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever is in the file, the check says yes or why not.
+func FuzzCheckLibrary(f *testing.F) {
+	own, err := os.ReadFile("/proc/self/exe")
+	if err == nil && len(own) > 4096 {
+		f.Add(own[:4096])
+	}
+	f.Add([]byte("\x7fELF\x02\x01\x01"))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, library []byte) {
+		if err := checkLibrary(library, "f"); err != nil && err.Error() == "" {
+			t.Error("an error without words")
+		}
+	})
 }
