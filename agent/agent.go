@@ -30,6 +30,7 @@ import (
 	"github.com/gleaner-hpc/gleaner/agent/jobs"
 	"github.com/gleaner-hpc/gleaner/agent/ledger"
 	"github.com/gleaner-hpc/gleaner/agent/session"
+	"github.com/gleaner-hpc/gleaner/agent/slack"
 	"github.com/gleaner-hpc/gleaner/agent/state"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
@@ -96,6 +97,8 @@ type Config struct {
 	LauncherUp <-chan bool            // true when it can be asked (again), false when not
 	Exited     <-chan launcher.Exited // ends of sandboxes
 	Jobs       JobScanner
+	Sampler    Sampler                                  // of what jobs really use; nil: nothing of a job's is lent
+	Lending    slack.Rule                               // of a job's unused memory
 	Session    func(events chan<- session.Event) Runner // the stream to the broker
 	Identify   execsock.Identify                        // nil means by cgroup
 	Metrics    *Metrics                                 // nil means none

@@ -70,6 +70,8 @@ func (l *loop) fromBroker(m *api.BrokerMessage, now time.Time) {
 		}
 	case *api.BrokerMessage_SlurmJobs:
 		l.slurmJobs(m.SlurmJobs, now)
+	case *api.BrokerMessage_Order:
+		l.ledger.Rank(m.Order.GetIds())
 	case *api.BrokerMessage_Ack:
 		if l.outbox.Ack(m.Ack.GetRecord()) {
 			l.changed(now)
@@ -85,6 +87,8 @@ func stopDetail(reason api.EndReason) string {
 		return "lease expired: its holder did not renew it"
 	case api.EndReason_JOB_ENDED:
 		return "the Slurm job that the lease belongs to has ended"
+	case api.EndReason_EVICTED:
+		return "evicted: the jobs on the node stall"
 	}
 	return "stopped by the broker"
 }
@@ -103,6 +107,7 @@ func (l *loop) welcome(w *api.Welcome, now time.Time) {
 			l.stop(e, api.EndReason_STOPPED, "the broker knows no living lease for it", now)
 		}
 	}
+	l.watchEvery(w.GetWatch().AsDuration(), now)
 	l.changed(now)
 }
 
@@ -116,6 +121,7 @@ func (l *loop) slurmJobs(m *api.SlurmJobs, now time.Time) {
 		}
 	}
 	l.ledger.Block("slurm", why)
+	l.siteShares(m.GetJobs())
 	if m.GetVacate() {
 		l.vacate(why, now)
 	}
@@ -199,6 +205,7 @@ func (l *loop) nodeState(now time.Time) *api.NodeState {
 			JobId: h.Job, Cores: h.Cores.String(), CoreCount: uint32(count), MemoryBytes: h.Memory, Gpus: uint32(h.GPUs.Len()),
 		})
 	}
+	l.describeUse(s)
 	return s
 }
 

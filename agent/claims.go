@@ -97,7 +97,7 @@ func (l *loop) claim(c *gatesock.Call, now time.Time) {
 
 // hold reads a claim. What cannot be read is taken for everything.
 func (l *loop) hold(f gate.Frame, now time.Time) ledger.Hold {
-	h := ledger.Hold{Job: f.Job, Since: now, Origin: ledger.Gate}
+	h := ledger.Hold{Job: f.Job, Since: now, Origin: ledger.Gate, Share: ownShare(f.Flags)}
 	cores, err := coreset.Parse(f.Cores)
 	gpus, err2 := coreset.Parse(f.GPUs)
 	if err != nil || err2 != nil {

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/gleaner-hpc/gleaner/agent/execsock"
 	"github.com/gleaner-hpc/gleaner/agent/jobs"
@@ -45,6 +46,7 @@ type broker struct {
 	mu      sync.Mutex
 	current grpc.BidiStreamingServer[api.AgentMessage, api.BrokerMessage]
 	keep    []string
+	watch   *durationpb.Duration
 }
 
 func (b *broker) Session(s grpc.BidiStreamingServer[api.AgentMessage, api.BrokerMessage]) error {
@@ -60,7 +62,7 @@ func (b *broker) Session(s grpc.BidiStreamingServer[api.AgentMessage, api.Broker
 		keep = append(keep, e.GetId())
 	}
 	b.from <- first
-	if err := s.Send(&api.BrokerMessage{Message: &api.BrokerMessage_Welcome{Welcome: &api.Welcome{PublicKey: b.key, Keep: keep}}}); err != nil {
+	if err := s.Send(&api.BrokerMessage{Message: &api.BrokerMessage_Welcome{Welcome: &api.Welcome{PublicKey: b.key, Keep: keep, Watch: b.watch}}}); err != nil {
 		return err
 	}
 	for {

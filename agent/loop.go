@@ -41,6 +41,7 @@ type loop struct {
 	actions  sync.WaitGroup
 	ctx      context.Context // of run, for actions; they end before run returns
 
+	watch     watch
 	ledger    *ledger.Ledger
 	book      evict.Book
 	waiting   map[uint64]*gatesock.Call // by ticket
@@ -139,6 +140,7 @@ func (l *loop) untilNext(now time.Time) time.Duration {
 	consider(l.announced.Next())
 	consider(l.ledger.NextChange(now))
 	consider(l.nextSample)
+	consider(l.watch.next)
 	consider(l.parkAt)
 	if !l.synced && len(l.waiting) > 0 && l.began.Add(firstList).After(now) {
 		consider(l.began.Add(firstList))
@@ -173,6 +175,9 @@ func (l *loop) tick(now time.Time) {
 	}
 	if !l.nextSample.IsZero() && !now.Before(l.nextSample) {
 		l.sample(now)
+	}
+	if !l.watch.next.IsZero() && !now.Before(l.watch.next) {
+		l.look(now)
 	}
 	if !l.parkAt.IsZero() && !now.Before(l.parkAt) {
 		l.park(now)

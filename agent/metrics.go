@@ -15,6 +15,8 @@ type Metrics struct {
 
 	cpus, memory, leasedCPUs, leasedMemory, leasedGPUs prometheus.Gauge
 	waiting                                            prometheus.Gauge
+	unused, borrowed                                   prometheus.Gauge
+	reclaimed                                          prometheus.Counter
 	evictions                                          *prometheus.CounterVec
 	eviction, delay                                    prometheus.Histogram
 	startups                                           *prometheus.HistogramVec
@@ -35,6 +37,11 @@ func NewMetrics(version string) *Metrics {
 		leasedMemory: gauge("gleaner_node_harvested_memory_bytes", "Memory that executors hold."),
 		leasedGPUs:   gauge("gleaner_node_harvested_gpus", "GPUs that executors hold."),
 		waiting:      gauge("gleaner_node_parked_sandboxes", "Sandboxes started ahead of demand that a lease could take."),
+		unused:       gauge("gleaner_node_unused_memory_bytes", "Memory inside jobs' allocations that could be lent now."),
+		borrowed:     gauge("gleaner_node_borrowed_memory_bytes", "Memory inside jobs' allocations that executors hold."),
+		reclaimed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "gleaner_reclaimed_total", Help: "Executors ended because a job used the memory or GPU that it had lent.",
+		}),
 		evictions: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "gleaner_evictions_total", Help: "Executors ended for a Slurm job.",
 		}, []string{"reason"}),
@@ -55,7 +62,7 @@ func NewMetrics(version string) *Metrics {
 		Name: "gleaner_build_info", Help: "1, labelled with the version.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	m.Registry.MustRegister(info, m.cpus, m.memory, m.leasedCPUs, m.leasedMemory, m.leasedGPUs, m.waiting, m.refused, m.evictions, m.eviction, m.delay, m.startups)
+	m.Registry.MustRegister(info, m.cpus, m.memory, m.leasedCPUs, m.leasedMemory, m.leasedGPUs, m.waiting, m.unused, m.borrowed, m.reclaimed, m.refused, m.evictions, m.eviction, m.delay, m.startups)
 	return m
 }
 
@@ -66,6 +73,8 @@ func (m *Metrics) node(l *ledger.Ledger, now time.Time) {
 	m.leasedCPUs.Set(float64(leased.Cores))
 	m.leasedMemory.Set(float64(leased.Memory))
 	m.leasedGPUs.Set(float64(leased.GPUs))
+	m.unused.Set(float64(l.Unused().Memory))
+	m.borrowed.Set(float64(l.Borrowed().Memory))
 }
 
 func (m *Metrics) claim(took time.Duration, evicted int) {

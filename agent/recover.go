@@ -48,7 +48,7 @@ func (l *loop) restore(s *state.State, boot string, now time.Time) {
 		}
 		l.ledger.Claim(ledger.Hold{
 			Job: h.Job, Cores: cores, All: h.All, CoreCount: h.CoreCount, Memory: h.Memory, GPUs: gpus,
-			Since: h.Since, Origin: ledger.Origin(h.Origin),
+			Since: h.Since, Origin: ledger.Origin(h.Origin), Share: ledger.Share(h.Share),
 		})
 	}
 	for _, e := range s.Executors {
@@ -94,7 +94,7 @@ func (l *loop) save() {
 	for _, h := range l.ledger.Jobs() {
 		s.Holds = append(s.Holds, state.Hold{
 			Job: h.Job, Cores: h.Cores.String(), All: h.All, CoreCount: h.CoreCount, Memory: h.Memory, GPUs: h.GPUs.String(),
-			Since: h.Since, Origin: string(h.Origin),
+			Since: h.Since, Origin: string(h.Origin), Share: string(h.Share),
 		})
 	}
 	for _, held := range l.ledger.Executors() {

@@ -72,6 +72,7 @@ type Config struct {
 	MaxRest          time.Duration // of a node after evictions; 0: 30 s
 	History          time.Duration // how long ended leases are kept; 0: 90 days
 	Poll             time.Duration // of slurmctld; 0: 15 s
+	JobPatience      time.Duration // how long a lease of a Slurm job that slurmctld has not named waits to be admitted; 0: 10 s
 
 	Operators []uint32 // uids that see everybody's leases; root always does
 	Agents    []uint32 // uids that may speak as agents
@@ -98,6 +99,7 @@ func (c *Config) setDefaults() {
 	setDefault(&c.NodeTimeout, 30*time.Second)
 	setDefault(&c.History, 90*24*time.Hour)
 	setDefault(&c.Poll, 15*time.Second)
+	setDefault(&c.JobPatience, 10*time.Second)
 	setDefault(&c.FirstUID, 1000)
 	if c.UserName == nil {
 		c.UserName = userName
@@ -146,6 +148,7 @@ type Broker struct {
 	metrics *metrics
 	steps   chan *step
 	views   chan *observed
+	look    chan struct{} // asks for a look at slurmctld before its time
 	stopped chan struct{} // closed when Run ends: no step is taken any more
 	rules   atomic.Pointer[rules.Set]
 	rec     *recording
@@ -164,7 +167,7 @@ func New(cfg Config) (*Broker, error) {
 	cfg.setDefaults()
 	b := &Broker{
 		cfg: cfg, metrics: newMetrics(cfg.Metrics, cfg.Version),
-		steps: make(chan *step, 1024), views: make(chan *observed), stopped: make(chan struct{}),
+		steps: make(chan *step, 1024), views: make(chan *observed), look: make(chan struct{}, 1), stopped: make(chan struct{}),
 	}
 	b.rec = newRecording(cfg, b.post)
 	var err error

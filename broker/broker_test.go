@@ -253,7 +253,7 @@ func TestLeasesEnd(t *testing.T) {
 		return &slurmctld.View{AsOf: at, Nodes: []slurmctld.Node{{Name: "n1", State: "idle", CPUs: 8, Cores: 8, ThreadsPerCore: 1, MemoryMiB: 8192}}, Jobs: jobs}
 	}
 	w := newWorld(t, func(cfg *Config) { cfg.Slurm, cfg.Poll = slurm, time.Millisecond })
-	slurm.set(view(w.clock.Now(), slurmctld.Job{ID: 6, State: "running", UID: alice, Account: "physics"}), nil)
+	slurm.set(view(w.clock.Now(), slurmctld.Job{ID: 5, State: "running", UID: alice}, slurmctld.Job{ID: 6, State: "running", UID: alice, Account: "physics"}), nil)
 	n1 := w.agent("n1", 8)
 	c := w.user(alice)
 	with := func(job uint32) *api.AcquireRequest { q := asked(1); q.JobId = job; return q }

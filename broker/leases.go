@@ -43,6 +43,9 @@ func (b *Broker) Acquire(ctx context.Context, q *api.AcquireRequest) (*api.Lease
 	}
 	var answer *api.Lease
 	if denied == nil {
+		denied = b.awaitJob(ctx, r.Job)
+	}
+	if denied == nil {
 		err = b.attempt(ctx, &step{
 			reply: make(chan error, 1),
 			do: func(s *state, now time.Time) error {

@@ -182,8 +182,15 @@ func (b *Broker) poll(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		}
+		rested := time.After(lookRest)
 		select {
 		case <-ticker.C:
+		case <-b.look:
+			select {
+			case <-rested:
+			case <-ctx.Done():
+				return nil
+			}
 		case <-ctx.Done():
 			return nil
 		}

@@ -19,6 +19,7 @@ type Agent struct {
 	Executor Executor     `toml:"executor"`
 	Fabric   Fabric       `toml:"fabric"`
 	Evict    Evict        `toml:"evict"`
+	Lend     Lend         `toml:"lend"`
 	Images   Images       `toml:"images"`
 	Sandbox  Sandbox      `toml:"sandbox"`
 }
@@ -79,6 +80,13 @@ type Evict struct {
 	MaxGrace      Duration `toml:"max_grace"`
 }
 
+// Lend bounds what is lent of the memory that jobs do not use, where the broker's policy lends any.
+type Lend struct {
+	Window Duration `toml:"window"` // over which the most that a job used counts
+	Settle Duration `toml:"settle"` // a younger job lends nothing
+	Margin Memory   `toml:"margin"` // beyond the most used
+}
+
 // LoadAgent reads an agent's file. name, when given, is the node's name and wins over the file's. $GLEANER_BROKER wins over
 // broker.address.
 func LoadAgent(file, name string) (*Agent, error) {
@@ -103,6 +111,7 @@ func defaultAgent() *Agent {
 		Images:   Images{Socket: "/run/gleaner-launch/images.sock"},
 		Launcher: Launcher{Socket: "/run/gleaner-launch/launch.sock"},
 		Executor: Executor{Parked: 1, ParkedMemory: 64 << 20},
+		Lend:     Lend{Window: Duration(10 * time.Minute), Settle: Duration(time.Minute), Margin: 256 << 20},
 		Evict:    Evict{WarnTimeout: Duration(5 * time.Second), OrphanTimeout: Duration(2 * time.Minute)},
 		Sandbox:  Sandbox{Waive: []string{}, Binds: []string{}},
 	}
@@ -151,6 +160,9 @@ func (c *Agent) validate(doc *document) {
 	doc.require(c.Executor.Parked >= 0 && c.Executor.Parked <= 64, "executor.parked", "%d is out of range 0 to 64", c.Executor.Parked)
 	doc.require(c.Executor.ParkedMemory >= 32<<20, "executor.parked_memory", "want at least 32M")
 	c.Sandbox.validate(doc)
+	doc.require(c.Lend.Window >= Duration(time.Second), "lend.window", "want at least 1s")
+	doc.require(c.Lend.Settle >= Duration(time.Second), "lend.settle", "want at least 1s")
+	doc.require(c.Lend.Margin >= 64<<20, "lend.margin", "want at least 64M, which a job may take before it is noticed")
 	doc.require(c.Evict.WarnTimeout >= Duration(time.Second), "evict.warn_timeout", "want at least 1s")
 	doc.require(c.Evict.MaxGrace >= 0 && c.Evict.MaxGrace <= Duration(50*time.Millisecond), "evict.max_grace", "want at most 50ms, which is how long a gate waits for an answer")
 	doc.require(c.Evict.OrphanTimeout >= Duration(time.Second), "evict.orphan_timeout", "want at least 1s")

@@ -53,6 +53,7 @@ type Hold struct {
 	GPUs      string    `json:"gpus,omitempty"`
 	Since     time.Time `json:"since"`
 	Origin    string    `json:"origin"`
+	Share     string    `json:"share,omitempty"` // its own word
 }
 
 // Load reads the file. A missing file is an empty state; one that cannot be read is moved aside, and the error says so.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/NVIDIA/go-nvml/pkg/nvml"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,8 @@ import (
 	"github.com/gleaner-hpc/gleaner/agent/ledger"
 	"github.com/gleaner-hpc/gleaner/agent/machine"
 	"github.com/gleaner-hpc/gleaner/agent/session"
+	"github.com/gleaner-hpc/gleaner/agent/slack"
+	"github.com/gleaner-hpc/gleaner/agent/slack/gpu"
 	"github.com/gleaner-hpc/gleaner/config"
 	"github.com/gleaner-hpc/gleaner/identity"
 	"github.com/gleaner-hpc/gleaner/identity/certs"
@@ -60,6 +63,9 @@ func run(ctx context.Context, file, node string) error {
 		cfg.Images = images.Client{Path: c.Images.Socket}
 	}
 	cfg.Jobs = jobs.Scan{FS: os.DirFS("/"), Node: c.Node.Name}
+	sampler := slack.New(slack.Config{FS: os.DirFS("/"), Node: c.Node.Name, GPUs: gpus(c.Node.GPUs, log)})
+	defer sampler.Close()
+	cfg.Sampler = sampler
 	cfg.Session = func(events chan<- session.Event) agent.Runner {
 		return session.New(session.Config{
 			Address: c.Broker.Address, Credentials: identity.PerRPC{Method: method}, TLS: secure, Events: events, Log: log,
@@ -121,6 +127,7 @@ func describe(c *config.Agent) (*agent.Config, error) {
 		Socket: c.Agent.Socket, RunDir: c.Agent.RunDir, StateDir: c.Agent.StateDir,
 		Provider: c.Fabric.Provider, ListenHost: c.Executor.Listen,
 		OrphanTimeout: time.Duration(c.Evict.OrphanTimeout), WarnTimeout: time.Duration(c.Evict.WarnTimeout),
+		Lending:        slack.Rule{Window: time.Duration(c.Lend.Window), Settle: time.Duration(c.Lend.Settle), Margin: uint64(c.Lend.Margin)},
 		Evict:          evict.Policy{MaxGrace: time.Duration(c.Evict.MaxGrace)},
 		ThreadsPerCore: 1, MemoryByCores: c.Node.JobMemory == "share",
 		Parking: agent.Parking{Count: c.Executor.Parked, Memory: uint64(c.Executor.ParkedMemory)},
@@ -149,6 +156,19 @@ func describe(c *config.Agent) (*agent.Config, error) {
 		}
 	}
 	return cfg, nil
+}
+
+// gpus reads the GPUs of agent.toml through the driver's library; nil where there are none.
+func gpus(devices []string, log *slog.Logger) func() ([]slack.GPU, error) {
+	if len(devices) == 0 {
+		return nil
+	}
+	reader, err := gpu.Open(nvml.New(), devices)
+	if err != nil {
+		log.Warn("GPUs cannot be watched; allocated ones are never lent", "error", err)
+		return nil
+	}
+	return reader.Read
 }
 
 // allowed is the set of CPUs that this process may use; empty when it cannot be known.
