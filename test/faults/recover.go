@@ -13,6 +13,10 @@ import (
 // recoverWithin is how long after a fault's end everything has to work again.
 const recoverWithin = 30 * time.Second
 
+// slurmsOwn is why a slurmctld drains a node when it was killed before it saved a job's start: it starts the job anew, and slurmd, which runs
+// it already, refuses.
+const slurmsOwn = "Duplicate jobid"
+
 // pids are the processes of all roles.
 func (r *run) pids() map[string]int {
 	found := map[string]int{}
@@ -66,6 +70,9 @@ func (r *run) broken(ctx context.Context) string {
 		state, reason, _ := strings.Cut(rest, " ")
 		if strings.Contains(state, "drain") || strings.Contains(state, "down") || strings.Contains(state, "fail") || strings.HasSuffix(state, "*") {
 			r.outOfService(name + " " + state + ": " + reason)
+			if reason == slurmsOwn {
+				r.mend(ctx)
+			}
 			return "node " + name + " is " + state + ": " + reason
 		}
 	}
