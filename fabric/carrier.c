@@ -40,7 +40,7 @@ static int send_ofi(struct gf_conn *c, uint32_t slot, const struct gf_message *m
 	struct gf_ofi_piece bulk = {.from = &c->memory, .offset = place, .bytes = s->size, .to = c->peer_base + place, .key = c->peer_key};
 	int is_inline = (m->flags & GF_MESSAGE_INLINE) != 0, rc;
 
-	if ((m->flags & GF_MESSAGE_BELL) != 0) return gf_ofi_ring(c->ofi, c->peer, &all, gf_bell_pack(c->connection, slot, c->cookie));
+	if ((m->flags & GF_MESSAGE_BELL) != 0 && s->stage == STAGE_PENDING && s->size <= GF_BELL_BYTES) return gf_ofi_ring(c->ofi, c->peer, &all, gf_bell_pack(c->connection, slot, c->cookie));
 	if (s->stage == STAGE_PENDING && !is_inline) {
 		rc = gf_ofi_write(c->ofi, c->peer, &bulk);
 		if (rc != 0) return rc;
@@ -55,7 +55,7 @@ static void post_ofi(struct gf_conn *c, uint32_t slot) {
 		.cap = s->cap, .flags = s->size <= GF_INLINE_BYTES ? GF_MESSAGE_INLINE : 0, .timeout = s->timeout};
 	int rc;
 
-	if (c->bells && s->stage == STAGE_PENDING) m.flags = GF_MESSAGE_BELL;
+	if (c->bells) m.flags |= GF_MESSAGE_BELL;
 	memcpy(gf_request(c, slot) - sizeof m, &m, sizeof m);
 	rc = send_ofi(c, slot, &m);
 	if (rc < 0) note(c);

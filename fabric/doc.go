@@ -11,10 +11,10 @@
 // a secret cookie, given only over the authenticated control connection; what comes without it is dropped. Memory keys are random
 // where the provider lets us choose them.
 //
-// There are two doorbells on ofi. A write puts message and payload of any size into the peer's slot, and its remote data (32 bits)
-// says where; nothing is copied. Otherwise a message carries payloads up to 4 KiB, and larger ones are written into the slot
+// There are two doorbells on ofi. A write puts message and payload, up to 64 KiB, into the peer's slot, and its remote data (32
+// bits) says where; nothing is copied. Otherwise a message carries payloads up to 4 KiB, and larger ones are written into the slot
 // before it. When an executor is attached a write is tried; messages serve until the executor has answered it by another, and
-// for ever where it does not (or where that is known beforehand: gf_ofi_rings in ofi.c). Executors answer in kind.
+// for ever where it does not (or where that is known beforehand: gf_ofi_rings in ofi.c). Requests say whether they may be answered by a write.
 // GLEANER_DOORBELL=message or write forces one, for tests and measurements.
 //
 // A request occupies a slot until its reply: Options.Slots small ones of at most 64 KiB each way, and two more with buffers of

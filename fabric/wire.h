@@ -14,7 +14,8 @@ enum {
 	GF_MAX_SLOTS = 64,
 	GF_MAX_TOTAL = GF_MAX_SLOTS + GF_LARGE_SLOTS,
 	GF_RING_ENTRIES = 128, /* a power of two above GF_MAX_TOTAL, so that a producer never has to wait */
-	GF_INLINE_BYTES = 4096 /* payloads up to here travel inside the ofi message */
+	GF_INLINE_BYTES = 4096, /* payloads up to here travel inside the ofi message */
+	GF_BELL_BYTES = GF_SMALL_BYTES
 };
 
 enum gf_status {
@@ -54,12 +55,13 @@ struct gf_shared {
 
 enum { GF_SHARED_BYTES = (sizeof(struct gf_shared) + GF_PAGE - 1) / GF_PAGE * GF_PAGE };
 
-/* INLINE: the payload follows in the message. BELL: written into the arena together with the payload, and to be answered so. */
+/* INLINE: the payload follows in the message. BELL: a request that may be answered by a write with a doorbell. */
 enum { GF_MESSAGE_INLINE = 1, GF_MESSAGE_BELL = 2 };
 
 /* Message of the ofi carrier: request to the worker, reply to the client. It lies right before the slot's buffer and goes as a
- * message, with payloads up to GF_INLINE_BYTES behind it and larger ones written into the peer's buffer before, or, with any
- * payload, as one RMA write to the same place at the peer, whose remote data is the doorbell (gf_bell). cookie is the
+ * message, with payloads up to GF_INLINE_BYTES behind it and larger ones written into the peer's buffer before, or, with payloads
+ * up to GF_BELL_BYTES, as one RMA write to the same place at the peer, whose remote data is the doorbell (gf_bell): above that it
+ * costs more to move payloads that do not begin with a page than to send a message. cookie is the
  * connection's secret: messages without it are dropped. */
 struct gf_message {
 	_Alignas(64) uint64_t cookie;

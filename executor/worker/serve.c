@@ -100,7 +100,7 @@ static int patient(struct worker *w, int64_t *until) {
 	return now < *until;
 }
 
-/* post sends a reply that lies in the result's place, the way in which the request came. */
+/* post sends a reply that lies in the result's place. */
 static int post(struct worker *w, struct connection *c, const struct gf_message *m, uint64_t place) {
 	uint64_t head = place - sizeof *m, payload = m->status == GF_OK ? m->size : 0;
 	struct gf_ofi_piece all = {.from = &c->memory, .offset = head, .bytes = sizeof *m + payload, .to = c->peer_base + head, .key = c->peer_key};
@@ -108,7 +108,7 @@ static int post(struct worker *w, struct connection *c, const struct gf_message 
 	int is_inline = (m->flags & GF_MESSAGE_INLINE) != 0, rc = 0;
 	int64_t until = 0;
 
-	if ((m->flags & GF_MESSAGE_BELL) != 0) {
+	if ((m->flags & GF_MESSAGE_BELL) != 0 && payload <= GF_BELL_BYTES) {
 		uint32_t bell = gf_bell_pack(c->id, m->slot, c->cookie);
 		while ((rc = gf_ofi_ring(w->ofi, c->peer, &all, bell)) == 1 && patient(w, &until)) continue;
 		return rc;
@@ -127,7 +127,7 @@ static void reply_ofi(struct worker *w, struct connection *c, struct gf_message 
 
 	m->status = status;
 	m->flags &= GF_MESSAGE_BELL;
-	if (m->flags == 0 && (status != GF_OK || m->size <= GF_INLINE_BYTES)) m->flags = GF_MESSAGE_INLINE;
+	if (status != GF_OK || m->size <= GF_INLINE_BYTES) m->flags |= GF_MESSAGE_INLINE;
 	memcpy(c->view.base + place - sizeof *m, m, sizeof *m);
 	if (post(w, c, m, place) != 0) c->dead = 1;
 }
@@ -151,7 +151,6 @@ static void serve_message(struct worker *w, struct gf_ofi_received *r) {
 	struct connection *c = of(w, m.connection);
 	int is_inline = (m.flags & GF_MESSAGE_INLINE) != 0;
 
-	m.flags &= GF_MESSAGE_INLINE;
 	if (c == NULL || m.cookie != c->cookie || m.slot >= gf_layout_total(&c->view.layout) || (is_inline && m.size != r->payload_bytes)) return;
 	serve_request(w, c, &m, is_inline ? r->payload : c->view.request[m.slot]);
 }
@@ -179,7 +178,6 @@ static void serve_bell(struct worker *w, uint32_t data) {
 	memcpy(&m, c->view.request[b.slot] - sizeof m, sizeof m);
 	if (m.cookie != c->cookie || m.connection != b.connection || m.slot != b.slot || m.seq <= c->heard[b.slot]) return;
 	c->heard[b.slot] = m.seq;
-	m.flags = GF_MESSAGE_BELL;
 	serve_request(w, c, &m, c->view.request[b.slot]);
 }
 
