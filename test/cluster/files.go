@@ -13,7 +13,7 @@ import (
 
 // writeFiles lays out the cluster's folder.
 func (c *Cluster) writeFiles() error {
-	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run", "agent", "clock"}
+	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run", "agent", "clock", "files"}
 	for _, node := range c.NodeNames() {
 		dirs = append(dirs, "spool/"+node, "run/"+node, "agent/"+node, "agent/"+node+"/state")
 	}
@@ -280,7 +280,8 @@ parked = %d
 
 [sandbox]
 waive = [%s]
+binds = [%q]
 network = true
 `, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), c.StateDir("agentd/"+node),
-		c.Broker(), c.MungeSocket(), c.etc("ca.pem"), certificate, c.LaunchSocket(node), c.Parked, strings.Join(lacking(), ", "))
+		c.Broker(), c.MungeSocket(), c.etc("ca.pem"), certificate, c.LaunchSocket(node), c.Parked, strings.Join(lacking(), ", "), c.Files())
 }

@@ -265,6 +265,7 @@ func (s *spec) RestSocket() string             { return s.path("rest", "slurmres
 func (s *spec) MungeSocket() string            { return s.path("munge", "munge.sock") }
 func (s *spec) RunDir(node string) string      { return s.path("run", node) }
 func (s *spec) AgentSocket(node string) string { return s.path("agent", node, "agent.sock") }
+func (s *spec) Files() string                  { return s.path("files") } // below it leases may bind
 func (s *spec) ClockFile(role string) string   { return s.path("clock", fileName(role)) }
 func (s *spec) ExecutorSocket(node string) string {
 	return s.path("run", node, "agent", "sockets", "executors.sock")

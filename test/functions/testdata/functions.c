@@ -1,7 +1,11 @@
 /* Functions of the end-to-end suite. Each checks for itself what it can, so that a wrong result is not an accident. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,4 +79,23 @@ uint32_t idle(void *args, uint32_t size, void *result)
 	(void)args, (void)size, (void)result;
 	for (;;)
 		pause();
+}
+
+/* Reads the file that the input names, or writes to it when the name begins with +, and tells what came of it: its text, "written", or
+ * the error. For "socket" it opens one. */
+uint32_t files(void *args, uint32_t size, void *result)
+{
+	char name[256] = {0}, *out = result;
+	memcpy(name, args, size < sizeof name ? size : sizeof name - 1);
+	name[strcspn(name, "\n")] = '\0';
+	if (strcmp(name, "socket") == 0) {
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+		return (uint32_t)sprintf(out, "%s", fd >= 0 ? "opened" : strerror(errno));
+	}
+	int writes = name[0] == '+', fd = open(name + writes, writes ? O_WRONLY | O_CREAT : O_RDONLY, 0600);
+	if (fd < 0)
+		return (uint32_t)sprintf(out, "%s", strerror(errno));
+	ssize_t n = writes ? write(fd, "new", 3) : read(fd, out, 4096);
+	close(fd);
+	return writes ? (uint32_t)sprintf(out, n == 3 ? "written" : "not written") : n > 0 ? (uint32_t)n : 0;
 }
