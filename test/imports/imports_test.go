@@ -91,6 +91,11 @@ var rules = []rule{
 		reason: "a report is made of records, wherever they come from",
 	},
 	{
+		name: "simulate decides with what runs", from: []string{"simulate"}, never: everything,
+		allow:  []string{"simulate", "policies", "agent/ledger", "agent/evict", "agent/coreset", "broker/placement", "slurmplugin/hostlist", "api"},
+		reason: "it joins the pure parts of agent and broker, and must never reach what acts",
+	},
+	{
 		name: "leaves", from: []string{"config", "identity", "fabric"}, never: everything, allow: []string{"api", "config", "identity", "fabric"},
 		reason: "arrows run from roles to leaves, never back",
 	},
