@@ -24,7 +24,7 @@ APT_PACKAGES := gcc libc6-dev make git pkg-config curl ca-certificates slurmctld
 DNF_PACKAGES := gcc glibc-devel glibc-static make git pkgconf-pkg-config curl ca-certificates slurm slurm-slurmctld slurm-slurmd slurm-slurmrestd slurm-devel \
 	munge munge-libs libfabric libfabric-devel libseccomp-devel libjpeg-turbo-devel protobuf-compiler protobuf-devel
 # Wanted, but nothing fails without them: what needs them skips.
-APT_OPTIONAL :=
+APT_OPTIONAL := slurm-wlm-jwt-plugin
 
 BUILD_TARGETS :=
 C_TESTS       :=
