@@ -67,6 +67,11 @@ go-tools:
 test: deps build go-stepped $(C_TESTS) ## C tests, vet, Go tests with -race, and the end-to-end suite on a real Slurm cluster
 	@test/all $(C_TESTS)
 
+FUZZTIME ?= 60s
+.PHONY: test-long
+test-long: test fuzz-c ## test, and each parser fuzzed for FUZZTIME=60s, FUZZ_SECONDS=60
+	@test/fuzz $(FUZZTIME)
+
 FAULTS ?= 500
 .PHONY: test-faults
 test-faults: build go-stepped ## the fault suite alone: FAULTS=500 GLEANER_SEED=(drawn) FAULT_KINDS=(all, or "kill", "stop agentd")
