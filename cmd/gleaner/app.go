@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/gleaner-hpc/gleaner/broker/rules"
 	"github.com/gleaner-hpc/gleaner/client"
 	"github.com/gleaner-hpc/gleaner/config"
 	"github.com/gleaner-hpc/gleaner/identity"
@@ -243,10 +244,14 @@ func (a *app) checkCommand() *cobra.Command {
 	check.AddCommand(a.checkNodeCommand(), &cobra.Command{
 		Use: "config FILE", Short: "Check an agent.toml or broker.toml; every finding has file and line", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := config.Check(args[0]); err != nil {
+			err := config.Check(args[0])
+			if c, notBroker := config.LoadBroker(args[0]); err == nil && notBroker == nil {
+				_, err = rules.Compile(c)
+			}
+			if err != nil {
 				return &exitError{exitUsage, err}
 			}
-			_, err := fmt.Fprintf(a.stdout, "%s: no errors\n", args[0])
+			_, err = fmt.Fprintf(a.stdout, "%s: no errors\n", args[0])
 			return err
 		},
 	})
