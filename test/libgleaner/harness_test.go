@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -286,6 +287,21 @@ func (w *world) evict(id string) {
 	_ = jsonframe.Write(p.agent, wire.FromAgent{Revoke: &wire.Revoke{Reason: "evicted: job 12 needed cores 0-3"}})
 	w.kill(id)
 	w.server.Gone(id, api.EndReason_EVICTED, "job 12 needed cores 0-3")
+}
+
+// stop stops all executors and their workers, without ending them.
+func (w *world) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.live {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP)
+		workers, _ := exec.Command("pgrep", "-P", strconv.Itoa(p.cmd.Process.Pid)).Output()
+		for pid := range strings.FieldsSeq(string(workers)) {
+			if n, err := strconv.Atoi(pid); err == nil {
+				_ = syscall.Kill(-n, syscall.SIGSTOP) // a worker has a process group of its own
+			}
+		}
+	}
 }
 
 // kill ends an executor and its worker without a word.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -130,6 +131,64 @@ func TestExitInTheMiddle(t *testing.T) {
 			passes(t, w.command(build, carrier, "leave"), 20*time.Second)
 		}
 	})
+}
+
+// With the executors stopped every function returns within its time.
+func TestExecutorsAreStopped(t *testing.T) {
+	each(t, func(t *testing.T, build, carrier string) {
+		w := newWorld(t, "work", 0)
+		w.start()
+		w.announce(time.Hour)
+		cmd := w.command(build, carrier, "stopped")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		limit := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Signal(syscall.SIGABRT) })
+		defer limit.Stop()
+		var said []string
+		for scanner := bufio.NewScanner(out); scanner.Scan(); {
+			said = append(said, scanner.Text())
+			if scanner.Text() == "# stop" {
+				w.stop()
+				if _, err := in.Write([]byte("\n")); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if err := cmd.Wait(); err != nil || strings.Contains(strings.Join(said, "\n"), "not ok") {
+			t.Errorf("%v:\n%s", err, strings.Join(said, "\n"))
+		}
+	})
+}
+
+// The budget of polling comes from GLEANER_SPIN, and calls end alike under each.
+func TestBudgets(t *testing.T) {
+	for _, budget := range []string{"always", "never", "20us", "1.5ms"} {
+		t.Run(budget, func(t *testing.T) {
+			w := newWorld(t, "work", 0)
+			w.start()
+			w.start()
+			w.announce(time.Hour)
+			cmd := w.command("asan", "ring", "basics")
+			cmd.Env = append(cmd.Env, "GLEANER_SPIN="+budget)
+			passes(t, cmd, time.Minute)
+		})
+	}
+	w := newWorld(t, "work", 0)
+	for _, budget := range []string{"50", "-1us", "sometimes", "11s"} {
+		cmd := w.command("asan", "ring", "budget")
+		cmd.Env = append(cmd.Env, "GLEANER_SPIN="+budget)
+		passes(t, cmd, 20*time.Second)
+	}
 }
 
 // A token that has expired is replaced without anybody's notice.

@@ -208,6 +208,31 @@ static void leave(void) {
 	ok(good, "sixty-four calls begin");
 }
 
+/* stopped: the executors are stopped; every function returns within its time all the same. */
+static void stopped(void) {
+	static char out[2][8];
+	struct timespec from, to;
+	gleaner_call *c[2];
+	uint32_t which;
+
+	ok(gleaner_await(g, 1, 20000) == GLEANER_OK && gleaner_run(g, "ra", 2, out[0], 8, NULL) == GLEANER_OK, "a call while all is well");
+	printf("# stop\n");
+	fflush(stdout);
+	if (getchar() == EOF) ok(0, "told that everything is stopped");
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	for (int i = 0; i < 2; i++) ok(gleaner_invoke(g, "ra", 2, out[i], 8, &c[i]) == GLEANER_OK, "invoke returns at once");
+	ok(gleaner_wait(c[0], 100, NULL) == GLEANER_PENDING, "wait returns after its time");
+	ok(gleaner_wait_any(c, 2, 100, &which) == GLEANER_PENDING, "wait_any returns after its time");
+	ok(gleaner_test(c[1], NULL) == GLEANER_PENDING, "test returns at once");
+	ok(gleaner_await(g, 5, 100) == GLEANER_PENDING, "await returns after its time");
+	gleaner_free(c[0]);
+	ok(gleaner_executors(g) >= 0, "executors are counted");
+	gleaner_finish(g);
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	ok(to.tv_sec - from.tv_sec < 20, "and the end of the lease waits for nobody");
+	g = NULL;
+}
+
 static void broken(void) {
 	char out[8];
 	int rc = gleaner_run(g, "ra", 2, out, 8, NULL);
@@ -223,6 +248,10 @@ int main(int argc, char **argv) {
 
 	if (argc > 2) seconds = atoi(argv[2]);
 	rc = gleaner_init(&g, &o);
+	if (strcmp(part, "budget") == 0) {
+		ok(rc == GLEANER_INVALID && strstr(gleaner_detail(), "GLEANER_SPIN") != NULL, "a budget that is none");
+		return tap_end();
+	}
 	if (strcmp(part, "refused") == 0) {
 		ok(rc == GLEANER_UNREACHABLE || rc == GLEANER_NO_LEASE || rc == GLEANER_PROTOCOL, gleaner_text(rc));
 		return tap_end();
@@ -246,6 +275,8 @@ int main(int argc, char **argv) {
 		ends();
 	} else if (strcmp(part, "broken") == 0) {
 		broken();
+	} else if (strcmp(part, "stopped") == 0) {
+		stopped();
 	} else if (strcmp(part, "leave") == 0) {
 		leave();
 		return tap_end();
