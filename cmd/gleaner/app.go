@@ -153,7 +153,7 @@ hold it, 5 the lease ended before all tasks were done, 130 interrupted.`,
 		mode = "text"
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.output, "output", mode, "text, json or csv (report: also html)")
+	flags.StringVar(&a.output, "output", mode, "text, json or csv (report, simulate and estimate: also html)")
 	flags.StringVar(&a.broker, "broker", a.getenv("GLEANER_BROKER"), "the broker, host:port")
 	flags.StringVar(&a.identity, "identity", "", "how to say who calls: munge, jwt or none")
 	_ = flags.MarkHidden("identity")

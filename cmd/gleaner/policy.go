@@ -54,29 +54,40 @@ func (a *app) policyTest(ctx context.Context, path string, cases int, deadline t
 	if err != nil {
 		return err
 	}
+	p, stop, err := startPolicy(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	return a.policyResults(path, policytest.Conform(p, deadline, cases))
+}
+
+// startPolicy starts a site's policy and waits until it answers; stop ends it.
+func startPolicy(ctx context.Context, path string) (p *plugin.Plugin, stop func(), err error) {
 	started := make(chan struct{}, 1)
-	p, err := plugin.New(plugin.Config{Path: path, Started: func() {
+	p, err = plugin.New(plugin.Config{Path: path, Started: func() {
 		select {
 		case started <- struct{}{}:
 		default:
 		}
 	}})
 	if err != nil {
-		return &exitError{exitUsage, err}
+		return nil, nil, &exitError{exitUsage, err}
 	}
-	ctx, stop := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan error, 1)
 	go func() { ended <- p.Once(ctx) }()
-	defer func() { stop(); _ = <-ended }()
+	stop = func() { cancel(); <-ended }
 	select {
 	case <-started:
+		return p, stop, nil
 	case err := <-ended:
-		ended <- nil
-		return fmt.Errorf("%s does not begin as a policy: %w", path, err)
+		cancel()
+		return nil, nil, fmt.Errorf("%s does not begin as a policy: %w", path, err)
 	case <-time.After(policyStart):
-		return fmt.Errorf("%s has not begun as a policy within %s", path, policyStart)
+		stop()
+		return nil, nil, fmt.Errorf("%s has not begun as a policy within %s", path, policyStart)
 	}
-	return a.policyResults(path, policytest.Conform(p, deadline, cases))
 }
 
 func (a *app) policyResults(path string, results []policytest.Result) error {

@@ -38,7 +38,7 @@ type simulateFlags struct {
 func (f *simulateFlags) add(flags *pflag.FlagSet, names ...string) {
 	f.memory, f.round, f.startup = 256<<20, duration(time.Second), duration(100*time.Millisecond)
 	f.delayEvicting, f.delayQuiet = duration(15*time.Millisecond), duration(4*time.Millisecond)
-	flags.StringSliceVar(&f.policies, "policy", names, "policies to compare: "+strings.Join(policies.Names(), ", "))
+	flags.StringSliceVar(&f.policies, "policy", names, "policies to compare: "+strings.Join(policies.Names(), ", ")+", or the absolute path of a site's own")
 	flags.StringVar(&f.lengths, "length", "1s-60s", "how long functions take: FROM-TO, or one time")
 	flags.StringVar(&f.distribution, "distribution", string(simulate.Uniform), "how lengths are drawn: uniform, loguniform or exponential")
 	flags.IntVar(&f.cores, "cores-per-executor", 1, "cores of each executor; 0: all that a node has")
@@ -87,10 +87,10 @@ func (f *simulateFlags) config(t *trace.Trace) (simulate.Config, error) {
 	}
 	for _, name := range f.policies {
 		p := policies.Builtin(name)
-		if p == nil {
-			return c, usage("--policy %s: want %s", name, strings.Join(policies.Names(), ", "))
+		if p == nil && !filepath.IsAbs(name) {
+			return c, usage("--policy %s: want %s, or the absolute path of a program", name, strings.Join(policies.Names(), ", "))
 		}
-		c.Policies = append(c.Policies, simulate.Named{Name: name, Policy: p})
+		c.Policies = append(c.Policies, simulate.Named{Name: name, Policy: p}) // programs are started when all is known to be right
 	}
 	return c, nil
 }
@@ -144,7 +144,17 @@ func (a *app) simulate(ctx context.Context, t *trace.Trace, cfg simulate.Config,
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	stop, err := sitePolicies(ctx, fail, cfg.Policies)
+	defer stop()
+	if err != nil {
+		return err
+	}
 	r, err := simulate.Run(ctx, schedule, cfg)
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gleaner-hpc/gleaner/policies"
 	"github.com/gleaner-hpc/gleaner/simulate"
 )
 
@@ -91,6 +92,7 @@ func TestSimulateRefuses(t *testing.T) {
 		"no trace":   {[]string{"simulate", write(t, "poem", "roses are red\n")}, "poem:1: neither"},
 		"policy":     {[]string{"simulate", log, "--policy", "greedy"}, "--policy greedy: want idle, slack"},
 		"length":     {[]string{"simulate", log, "--length", "1s-x"}, "--length 1s-x"},
+		"program":    {[]string{"simulate", log, "--policy", "/nowhere/policy"}, "/nowhere/policy"},
 		"two traces": {[]string{"simulate", log, log}, "one trace at a time"},
 		"absent":     {[]string{"simulate", "/nowhere"}, "/nowhere"},
 		"estimate":   {[]string{"estimate", "--since", "2026-11-02", "--until", "2026-11-01"}, "is not before"},
@@ -102,6 +104,32 @@ func TestSimulateRefuses(t *testing.T) {
 				t.Errorf("exit %d, %q, want %s", code, complaint, test.want)
 			}
 		})
+	}
+}
+
+// wrong answers with errors, or with more than there is.
+type wrong struct {
+	policies.Asked
+	err error
+}
+
+func (w wrong) Harvest(_ context.Context, v policies.View) ([]policies.Offer, error) {
+	offers := policies.Idle{}.Harvest(v)
+	for i := range offers {
+		offers[i].Resources.Cores++
+	}
+	return offers, w.err
+}
+
+// TestSitePolicyFails: what a site's policy answers wrongly is not replaced in silence.
+func TestSitePolicyFails(t *testing.T) {
+	view := policies.View{Nodes: []policies.Node{{Name: "n1", Total: policies.Resources{Cores: 2, MemoryBytes: 2}, Free: policies.Resources{Cores: 2, MemoryBytes: 2}}}}
+	for name, err := range map[string]error{"nonsense": nil, "error": context.DeadlineExceeded} {
+		var said error
+		p := sitePolicy{context.Background(), wrong{err: err}, policies.Idle{}, func(_ string, err error) { said = err }}
+		if offers := p.Harvest(view); said == nil || offers[0].Resources.Cores != 2 {
+			t.Errorf("%s: %v, %+v", name, said, offers)
+		}
 	}
 }
 

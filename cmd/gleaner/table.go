@@ -29,7 +29,7 @@ func (a *app) print(l listing) error {
 	case "csv":
 		return a.printCSV(l)
 	case "html":
-		return usage("output html is for report alone")
+		return usage("output html is for report, simulate and estimate alone")
 	}
 	w := table.NewWriter()
 	w.SetStyle(table.StyleDefault)
