@@ -16,8 +16,9 @@ const healEvery = time.Second
 // Listener listens on a socket that outlives the removal of its file: without it a cleaner of old files would leave a daemon that runs and
 // cannot be reached.
 type Listener struct {
-	path string
-	mode fs.FileMode
+	path  string
+	mode  fs.FileMode
+	owner int // uid; -1 means whoever we are
 
 	mu     sync.Mutex
 	l      *net.UnixListener
@@ -27,7 +28,12 @@ type Listener struct {
 
 // Keep is Listen for a socket that is made anew, by Watch, when its file is gone.
 func Keep(path string, mode fs.FileMode) (*Listener, error) {
-	k := &Listener{path: path, mode: mode}
+	return KeepFor(path, mode, -1)
+}
+
+// KeepFor is Keep for a socket that belongs to another user.
+func KeepFor(path string, mode fs.FileMode, owner int) (*Listener, error) {
+	k := &Listener{path: path, mode: mode, owner: owner}
 	return k, k.listen()
 }
 
@@ -37,8 +43,11 @@ func (k *Listener) listen() error {
 	if err != nil {
 		return err
 	}
-	made, err := os.Lstat(k.path)
-	if err != nil {
+	if k.owner >= 0 {
+		err = os.Chown(k.path, k.owner, -1)
+	}
+	made, err2 := os.Lstat(k.path)
+	if err = errors.Join(err, err2); err != nil {
 		return errors.Join(err, l.Close())
 	}
 	k.l, k.made = l, made

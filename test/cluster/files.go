@@ -282,6 +282,9 @@ parked = %d
 waive = [%s]
 binds = [%q]
 network = true
+
+[images]
+socket = %q
 `, node, c.CPUs, c.MemoryMiB, strings.Join(gpus, ", "), affinity, c.AgentSocket(node), c.RunDir(node), c.StateDir("agentd/"+node),
-		c.Broker(), c.MungeSocket(), c.etc("ca.pem"), certificate, c.LaunchSocket(node), c.Parked, strings.Join(lacking(), ", "), c.Files())
+		c.Broker(), c.MungeSocket(), c.etc("ca.pem"), certificate, c.LaunchSocket(node), c.Parked, strings.Join(lacking(), ", "), c.Files(), c.ImagesSocket(node))
 }

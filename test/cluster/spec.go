@@ -271,6 +271,9 @@ func (s *spec) ExecutorSocket(node string) string {
 	return s.path("run", node, "agent", "sockets", "executors.sock")
 }
 func (s *spec) LaunchSocket(node string) string { return s.path("run", node, "launch.sock") }
+
+// ImagesSocket is where a node's images helper listens, when a test starts one.
+func (s *spec) ImagesSocket(node string) string { return s.path("run", node, "images.sock") }
 func (s *spec) Log(role string) string          { return s.path("log", fileName(role)+".log") }
 
 func (s *spec) path(parts ...string) string {
