@@ -83,6 +83,7 @@ type Request struct {
 	Memory    uint64        // bytes per executor; 0 means 256 MiB
 	GPUs      int           // per executor
 	TTL       time.Duration // how long the lease outlives its holder; 0 means 30 s
+	Length    time.Duration // about how long one call takes, for the site's policy; 0: not known
 	Job       uint32        // Slurm job that the lease ends with; 0 means none
 	Account   string        // for the report; "" means the job's
 	Buffer    uint64        // bytes of the largest input or result; 0 means 1 MiB
@@ -156,6 +157,9 @@ func (r Request) proto() *api.AcquireRequest {
 	p.Network = r.Network
 	for _, b := range r.Binds {
 		p.Binds = append(p.Binds, &api.Bind{Source: b.Source, Target: cmp.Or(b.Target, b.Source), Writable: b.Writable})
+	}
+	if r.Length > 0 {
+		p.Length = durationpb.New(r.Length)
 	}
 	if r.TTL > 0 {
 		p.Ttl = durationpb.New(r.TTL)

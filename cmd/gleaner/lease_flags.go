@@ -22,6 +22,7 @@ type leaseFlags struct {
 	memory    memory
 	buffer    memory
 	timeout   duration
+	length    duration
 	spin      spin
 	ttl       duration
 	retries   int
@@ -82,6 +83,7 @@ func (f *leaseFlags) add(flags *pflag.FlagSet, getenv func(string) string) {
 	flags.IntVar(&f.gpus, "gpus-per-executor", 0, "GPUs of each executor")
 	flags.Var(&f.buffer, "buffer", "largest result; inputs raise it by themselves; at most a quarter of the executor's memory")
 	flags.Var(&f.timeout, "timeout", "longest run of the function on one input, in Slurm's forms or Go's; 0: none")
+	flags.Var(&f.length, "length", "about how long one input takes: a site's policy may wait for a node that stays free for as long; 0: not known")
 	_ = f.spin.Set(getenv(sbatch.EnvSpin)) // what makes no sense there is nobody's wish
 	flags.Var(&f.spin, "spin", spinHelp)
 	flags.IntVar(&f.retries, "retries", 0, "further runs of a task whose function failed (evicted ones always run again)")
@@ -118,7 +120,7 @@ func (f *leaseFlags) request(function *client.Function, tasks int, largest int64
 	}
 	return client.Request{
 		Function: function, Executors: max(1, min(executors, tasks)), Cores: f.cores, Memory: uint64(f.memory), GPUs: f.gpus,
-		TTL: time.Duration(f.ttl), Job: job, Account: orDefault(f.account, getenv("SLURM_JOB_ACCOUNT")),
+		TTL: time.Duration(f.ttl), Length: time.Duration(f.length), Job: job, Account: orDefault(f.account, getenv("SLURM_JOB_ACCOUNT")),
 		Buffer: buffer, Binds: f.binds, Network: f.network, Image: imageName(f.image), Tasks: client.TaskOptions{Spin: time.Duration(f.spin), Timeout: time.Duration(f.timeout), Retries: f.retries},
 	}, nil
 }
