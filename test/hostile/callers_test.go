@@ -225,13 +225,7 @@ type raw struct {
 func (l *lease) enter(network string, hello *control.Hello) (*raw, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	var conn net.Conn
-	var err error
-	if network == "unix" {
-		conn, err = net.DialTimeout(network, l.control(), patience)
-	} else {
-		conn, err = channel.Open(ctx, l.ready.Address)
-	}
+	conn, err := l.reach(ctx, network)
 	if err != nil {
 		return nil, err
 	}

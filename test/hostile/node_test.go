@@ -12,6 +12,7 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +28,7 @@ import (
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 	"github.com/gleaner-hpc/gleaner/api/token"
 	"github.com/gleaner-hpc/gleaner/fabric"
+	"github.com/gleaner-hpc/gleaner/fabric/channel"
 )
 
 const (
@@ -365,3 +367,11 @@ func (n *node) await(what string, ok func() bool, details ...func() string) {
 }
 
 func closeQuietly(c io.Closer) { _ = c.Close() }
+
+// reach connects as a caller does.
+func (l *lease) reach(ctx context.Context, network string) (net.Conn, error) {
+	if network == "unix" {
+		return net.DialTimeout(network, l.control(), patience)
+	}
+	return channel.Open(ctx, l.ready.Address)
+}
