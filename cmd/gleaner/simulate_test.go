@@ -161,3 +161,23 @@ func TestEstimate(t *testing.T) {
 		t.Errorf("asked %s, %v", asked, err)
 	}
 }
+
+// TestBenchSimulate: a small machine, whose figures are in the document.
+func TestBenchSimulate(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "simulate.json")
+	code, _, complaint := offline(t, "", "bench", "simulate", "--nodes", "50", "--jobs", "200", "--widest", "10", "-o", out)
+	if code != exitOK {
+		t.Fatal(code, complaint)
+	}
+	text, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r simulateResult
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if r.Placements < 50 || r.PeakBytes == 0 || r.CPUSeconds <= 0 || len(r.Outcomes) != 1 || r.Outcomes[0].UsedShare < 0.5 {
+		t.Errorf("%+v", r)
+	}
+}
