@@ -20,7 +20,8 @@
 
 #include "libfabric.h"
 
-enum { LARGEST = 1 << 20, EAGER = 16 * 1024, RECEIVES = 16, DEPTH = 64, WINDOW = 16, BUFFERS = 2 };
+enum { LARGEST = 1 << 20, EAGER = 16 * 1024, RECEIVES = 16, DEPTH = 64, WINDOW = 16, BUFFERS = 2,
+	STRIDE = LARGEST + 2 * 4096 /* not in the same sets of a cache */ };
 
 struct peer_info {
 	uint8_t name[256];
@@ -51,15 +52,15 @@ static void check(struct side *s, const char *what, long rc) {
 	if (rc != 0) die(what, s->lib->strerror((int)(rc < 0 ? -rc : rc)));
 }
 
-static uint8_t *out(struct side *s) { return s->memory + BUFFERS * LARGEST; }
+static uint8_t *out(struct side *s) { return s->memory + BUFFERS * STRIDE; }
 /* arrived is where the newest payload lies: as in an invocation it is copied out on one side and echoed on the other. */
 static uint8_t *arrived(struct side *s, uint32_t size) { return size > EAGER ? s->memory : s->newest; }
-static uint8_t *receive_at(struct side *s, int i) { return s->memory + 2 * BUFFERS * LARGEST + (size_t)i * EAGER; }
+static uint8_t *receive_at(struct side *s, int i) { return s->memory + 2 * BUFFERS * STRIDE + (size_t)i * EAGER; }
 
 static void open_side(struct side *s, const char *provider, const char *host) {
 	struct fi_cq_attr cq = {.format = FI_CQ_FORMAT_DATA, .wait_obj = FI_WAIT_FD, .size = 1024};
 	struct fi_av_attr av = {.type = FI_AV_TABLE, .count = 2};
-	size_t bytes = 2 * BUFFERS * LARGEST + RECEIVES * EAGER;
+	size_t bytes = 2 * BUFFERS * STRIDE + RECEIVES * EAGER;
 	char why[256];
 
 	s->lib = gf_libfabric_load(why, sizeof why);
@@ -143,7 +144,7 @@ static void push(struct side *s, uint32_t size, uint32_t mode) {
 		void *context = &s->send[s->next % WINDOW];
 		int completes = 1;
 		if (mode == MODE_STREAM) { /* from two buffers into two, as two invocations in flight do */
-			size_t at = s->next % BUFFERS * LARGEST;
+			size_t at = s->next % BUFFERS * STRIDE;
 			rc = fi_write(s->ep, out(s) + at, size, s->desc, s->peer, s->remote.base + at, s->remote.key, context);
 		} else if (size > EAGER) {
 			rc = fi_writedata(s->ep, out(s), size, s->desc, 1, s->peer, s->remote.base, s->remote.key, context);
