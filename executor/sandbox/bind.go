@@ -136,7 +136,7 @@ func (m *Manager) unstage(id string) error {
 	var errs []error
 	for _, at := range mounts {
 		err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err == nil || err == unix.EINVAL { // EINVAL: nothing was mounted yet
+		if err == nil || errors.Is(err, unix.EINVAL) { // EINVAL: nothing was mounted yet
 			err = os.Remove(at)
 		}
 		errs = append(errs, err)

@@ -108,7 +108,7 @@ func comesLast(t *testing.T, m *Manager) {
 	t.Helper()
 	for _, dir := range []string{m.cfg.CgroupParent, filepath.Join(m.cfg.CgroupParent, m.cfg.Node)} {
 		for _, f := range []struct{ v1, v2, want string }{
-			{"cpu/%s/cpu.shares", "", "2"}, {"cpu/%s/cpu.idle", "%s/cpu.idle", "1"}, {"blkio/%s/blkio.bfq.weight", "%s/io.weight", "1"},
+			{"cpu/%s/cpu.shares", "", "2|3"}, {"cpu/%s/cpu.idle", "%s/cpu.idle", "1"}, {"blkio/%s/blkio.bfq.weight", "%s/io.weight", "1"},
 		} {
 			form := pick(f.v1, f.v2)
 			if form == "" {
@@ -119,7 +119,7 @@ func comesLast(t *testing.T, m *Manager) {
 				continue // this kernel has no such weight: gleaner check node says so
 			}
 			text, err := os.ReadFile(file)
-			if got := strings.TrimPrefix(strings.TrimSpace(string(text)), "default "); err != nil || got != f.want && !(got == "3" && f.want == "2") {
+			if got := strings.TrimPrefix(strings.TrimSpace(string(text)), "default "); err != nil || !slices.Contains(strings.Split(f.want, "|"), got) {
 				t.Errorf("%s: %q, %v, want %s", file, text, err, f.want)
 			}
 		}
