@@ -9,4 +9,8 @@ go-images:
 	@cd cmd/gleaner-images && $(GO) build $(GOFLAGS_LEAN) -tags "$(IMAGES_TAGS)" -o $(abspath $(BUILD))/libexec/gleaner/images . || \
 		echo "images: not built, because its modules cannot be had; there will be no --image"
 
+.PHONY: test-images
+test-images: # a module of its own is no part of ./...
+	@cd cmd/gleaner-images && $(GO) vet -tags "$(IMAGES_TAGS)" . && $(GO) test -tags "$(IMAGES_TAGS)" .
+
 BUILD_TARGETS += go-images

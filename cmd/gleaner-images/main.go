@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"os/user"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -34,7 +36,14 @@ type Config struct {
 func main() {
 	c := Config{}
 	flag.StringVar(&c.Socket, "socket", "/run/gleaner-launch/images.sock", "Unix socket on which the agent asks")
-	flag.IntVar(&c.AgentUID, "agent-uid", 0, "uid that may ask, beside root")
+	flag.Func("agent-uid", "uid or name of the user that may ask, beside root", func(s string) error {
+		if u, err := user.Lookup(s); err == nil {
+			s = u.Uid
+		}
+		uid, err := strconv.Atoi(s)
+		c.AgentUID = uid
+		return err
+	})
 	flag.StringVar(&c.Podman, "podman", "unix:///run/podman/podman.sock", "Podman's socket")
 	flag.StringVar(&c.RunDir, "run-dir", "/run/gleaner-launch", "the launcher's run directory")
 	flag.StringVar(&c.Worker, "worker", "/usr/libexec/gleaner/worker", "the executor's worker, which has to run in the images")
