@@ -122,6 +122,10 @@ func TestGuardRests(t *testing.T) {
 	if ask(3); calls != 7 {
 		t.Errorf("asked %d times once it answers again, want three times", calls-4)
 	}
+	works = false
+	if ask(2); calls != 9 {
+		t.Errorf("asked %d times after a failure that is no third in a row, want twice", calls-7)
+	}
 }
 
 func TestGuardBoundsTheTime(t *testing.T) {

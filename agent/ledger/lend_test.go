@@ -39,7 +39,7 @@ func (m *lending) job(t *rapid.T) uint32 { return uint32(rapid.IntRange(1, 3).Dr
 
 func (m *lending) reserve(t *rapid.T) {
 	m.next++
-	need := Need{1, uint64(rapid.IntRange(1, 200).Draw(t, "memory")), rapid.IntRange(0, 1).Draw(t, "gpus")}
+	need := Need{1, uint64(rapid.IntRange(50, 500).Draw(t, "memory")), rapid.IntRange(0, 1).Draw(t, "gpus")}
 	e, err := m.l.Reserve(fmt.Sprintf("1-%d", m.next), 1, need, m.now)
 	if err != nil {
 		return
@@ -70,7 +70,7 @@ func (m *lending) claim(t *rapid.T) {
 	job := m.job(t)
 	_, known := m.l.Job(job)
 	m.l.Claim(Hold{
-		Job: job, Memory: uint64(rapid.IntRange(0, 400).Draw(t, "memory")), Since: m.now, Origin: Gate,
+		Job: job, Memory: uint64(rapid.IntRange(200, 600).Draw(t, "memory")), Since: m.now, Origin: Gate,
 		Cores: coreset.Of(rapid.IntRange(0, 3).Draw(t, "core")), GPUs: coreset.Of(rapid.IntRange(0, 3).Draw(t, "gpu")),
 		Share: rapid.SampledFrom([]Share{"", ShareYes, ShareNo}).Draw(t, "share"),
 	})

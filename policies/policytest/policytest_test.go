@@ -24,7 +24,9 @@ type (
 func (greedy) Harvest(v policies.View) []policies.Offer {
 	offers := policies.Idle{}.Harvest(v)
 	for i := range offers {
-		offers[i].Resources = v.Nodes[i].Free
+		if offers[i].Resources.Cores > 0 {
+			offers[i].Resources = v.Nodes[i].Free
+		}
 	}
 	return offers
 }
