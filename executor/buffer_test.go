@@ -77,8 +77,7 @@ func TestBorrowGivenUp(t *testing.T) {
 }
 
 func fabricKind(err error) fabric.Kind {
-	var f *fabric.FunctionError
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fabric.FunctionError](err); ok {
 		return f.Kind
 	}
 	return 0
