@@ -15,6 +15,9 @@ func (r *Report) Sentence(o *Outcome) string {
 // cost is what it took from owners and from functions.
 func (r *Report) cost(o *Outcome) string {
 	lost := fmt.Sprintf("%s of their work would have been lost to evictions", percent(o.LostShare))
+	if o.Functions.Left > 0 {
+		lost += fmt.Sprintf(", %s of them not done at the end", group(float64(o.Functions.Left), 0))
+	}
 	if o.Jobs.Evicting == 0 {
 		return lost + "; no job would have met an executor"
 	}
