@@ -50,7 +50,8 @@ type Cell struct {
 	Pairs    int            `json:"pairs"`
 	Slowdown bench.Interval `json:"slowdown"` // of the host: 0.02 is 2 % slower
 	Bound    float64        `json:"bound"`
-	Within   bool           `json:"within"`
+	Within   bool           `json:"within"` // the median is
+	Told     bool           `json:"told"`   // the whole interval lies on one side of the bound; else the machine was too restless for so few pairs
 	Calls    int            `json:"invocations"`
 	Units    uint64         `json:"function_units"` // of work that functions did meanwhile
 	Least    int            `json:"fewest_executors"`
@@ -122,6 +123,7 @@ func (c Config) cell(ctx context.Context, h *host, kind, function string) (Cell,
 	}
 	cell.Pairs, cell.Slowdown = c.Pairs, bench.MedianInterval(ratios)
 	cell.Within = cell.Slowdown.Median <= cell.Bound
+	cell.Told = cell.Slowdown.High <= cell.Bound || cell.Slowdown.Low > cell.Bound
 	return cell, nil
 }
 

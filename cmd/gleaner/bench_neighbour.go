@@ -22,7 +22,7 @@ func (a *app) benchNeighbourCommand() *cobra.Command {
 		Use: "neighbour", Short: "Measure what functions cost a job beside which they run, by kind of work, in pairs with and without them", Args: cobra.NoArgs,
 		Long: `Start a job that does one kind of work, on a node that lends what the job leaves, and compare how long a fixed amount of it takes with functions
 of each kind beside it and without. The node must be the only one that lends. The table gives the host's slowdown: the median over pairs, and in
-brackets the interval that holds it with 95 % confidence (percentile bootstrap). Which policy the broker has is the site's business: --policy only
+the next column the interval that holds it with 95 % confidence (percentile bootstrap); where the bound lies within it, the question is open. Which policy the broker has is the site's business: --policy only
 names it in the document.`,
 		Example: `  gleaner bench neighbour --srun "srun -w node7 -n1 -c16 --mem=8G" --executors 16 --policy pressure -o neighbour.json`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -100,6 +100,9 @@ func neighbourListing(r *neighbour.Result) listing {
 		percent := func(x float64) string { return fmt.Sprintf("%+.1f %%", 100*x) }
 		plain := func(x float64) string { return fmt.Sprintf("%.5f", x) }
 		s, pairs, calls, within := c.Slowdown, fmt.Sprint(c.Pairs), fmt.Sprint(c.Calls), yesNo(c.Within)
+		if !c.Told {
+			within = "open"
+		}
 		l.rows = append(l.rows, []string{r.Policy, c.Host, c.Function, pairs, percent(s.Median), percent(s.Low) + " … " + percent(s.High),
 			fmt.Sprintf("%.0f %%", 100*c.Bound), calls, within})
 		l.machine = append(l.machine, []string{r.Policy, c.Host, c.Function, pairs, plain(s.Median), plain(s.Low), plain(s.High), plain(c.Bound), calls, within})
