@@ -70,6 +70,7 @@ func (l *loop) release(c *gatesock.Call, now time.Time) {
 	}
 	c.Answer(gate.Done, 0)
 	l.settle(now)
+	l.lookAtMarks(0) // whatever the job has left
 	l.changed(now)
 }
 
@@ -85,6 +86,9 @@ func (l *loop) claim(c *gatesock.Call, now time.Time) {
 	delete(l.early, f.Job)
 	plan := l.evictFrom(f.Job, c.Received, now)
 	l.explainKills(f.Job, now)
+	if late(f.Nanos, now) {
+		l.lookAtMarks(openAgain)
+	}
 	l.ticket++
 	l.waiting[l.ticket] = c
 	l.book.Open(evict.Ticket{

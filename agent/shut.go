@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/agent/launch"
+	"github.com/gleaner-hpc/gleaner/api/gate"
 )
 
 const (
@@ -36,6 +37,11 @@ func (m *marks) settled(shut []uint32, heard func(job uint32) bool, runs map[uin
 	}
 	m.first = first
 	return done
+}
+
+// late says whether a claim that was made at a time of the wall clock has waited so long that its gate may have used force.
+func late(nanos uint64, now time.Time) bool {
+	return nanos > 0 && now.Sub(time.Unix(0, int64(nanos))) > gate.AckDeadline/2
 }
 
 // lookAtMarks asks the launcher after a pause for which jobs the node is shut, and opens it for jobs.

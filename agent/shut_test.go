@@ -47,6 +47,15 @@ func TestStartFindsTheNodeShut(t *testing.T) {
 	n.ready("7-2", 1, 64)
 }
 
+// A claim that waited while the agent hung opens the node that its gate has shut, though nothing is to be started.
+func TestLateClaimOpensTheNode(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.fake.Shut(31)
+	n.gate(gate.Frame{Kind: gate.Claim, Job: 31, Cores: "0-3", MiB: 512, Node: "n1", Nanos: uint64(time.Now().Add(-time.Second).UnixNano())}).hear(gate.Ack)
+	n.waitFor("open node", func() bool { shut, err := n.fake.Open(t.Context()); return err == nil && len(shut) == 0 })
+}
+
 func TestMarksSettle(t *testing.T) {
 	at := time.Unix(1000, 0)
 	heard := func(job uint32) bool { return job == 1 }
