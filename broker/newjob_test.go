@@ -15,11 +15,11 @@ import (
 // A job that has begun since the last look is looked for at once; somebody else's is refused whether or not it was known before.
 func TestLeaseOfANewJob(t *testing.T) {
 	slurm := &slurmFake{}
-	w := newWorld(t, func(cfg *Config) { cfg.Slurm, cfg.Poll = slurm, time.Hour })
 	view := func(jobs ...slurmctld.Job) {
-		slurm.set(&slurmctld.View{AsOf: w.clock.Now(), Nodes: []slurmctld.Node{{Name: "n1", State: "idle", CPUs: 8, Cores: 8, ThreadsPerCore: 1, MemoryMiB: 8192}}, Jobs: jobs}, nil)
+		slurm.set(&slurmctld.View{AsOf: newClock().Now(), Nodes: []slurmctld.Node{{Name: "n1", State: "idle", CPUs: 8, Cores: 8, ThreadsPerCore: 1, MemoryMiB: 8192}}, Jobs: jobs}, nil)
 	}
-	view()
+	view() // before the first look, after which there is none for an hour
+	w := newWorld(t, func(cfg *Config) { cfg.Slurm, cfg.Poll = slurm, time.Hour })
 	with := func(uid uint32, job uint32) error {
 		w.clock.advance(time.Second)
 		q := asked(1)
