@@ -149,12 +149,12 @@ func (s *Sampler) content(g *group, which int) []byte {
 // node reads the node's own PSI.
 func (s *Sampler) node(sample *Sample) {
 	into := [3]*time.Duration{&sample.Node.CPU, &sample.Node.Memory, &sample.Node.IO}
-	known := true
 	for i, name := range [3]string{"cpu", "memory", "io"} {
 		if s.psi[i] == nil {
 			s.psi[i] = &file{path: "proc/pressure/" + name}
 		}
 		text, err := s.psi[i].read(s.cfg.FS, &s.buf)
+		var known bool
 		*into[i], known = waited(text)
 		if err != nil || !known {
 			sample.Missing = append(sample.Missing, "psi")
