@@ -25,6 +25,8 @@ const (
 	// maxListed bounds the ended leases of one answer, maxReported the task records of one call.
 	maxListed   = 1000
 	maxReported = 10_000
+	// maxPending bounds the task records of one lease that wait to be written, far above what is kept of them.
+	maxPending = 2 * maxReported
 	// maxAttempts and maxText bound one task's record.
 	maxAttempts = 64
 	maxText     = 1024
@@ -268,7 +270,9 @@ func (s *state) tasks(id uint64, add store.Totals, tasks []store.Task) {
 	}
 	was := c.Totals[id]
 	c.Totals[id] = store.Totals{OK: was.OK + add.OK, Failed: was.Failed + add.Failed, Retried: was.Retried + add.Retried}
-	c.Tasks[id] = append(c.Tasks[id], tasks...)
+	// While nothing can be written holders report the same again and again.
+	room := max(0, maxPending-len(c.Tasks[id]))
+	c.Tasks[id] = append(c.Tasks[id], tasks[:min(room, len(tasks))]...)
 }
 
 // trim bounds a task's record: the latest attempts, the beginning of each text.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/broker/store"
 )
 
 // What executors poll is in their lease's record: while they run, when they have gone, and after the lease's end and a restart.
@@ -59,5 +60,16 @@ func TestPollingIsRecorded(t *testing.T) {
 	}
 	if polled != 10*time.Second {
 		t.Errorf("%v in the report's records", polled)
+	}
+}
+
+// Task records that cannot be written do not gather without end.
+func TestPendingTaskRecordsAreBounded(t *testing.T) {
+	s := &state{}
+	for range 10 {
+		s.tasks(7, store.Totals{OK: 1}, make([]store.Task, maxReported))
+	}
+	if kept, ok := len(s.change.Tasks[7]), s.change.Totals[7].OK; kept != maxPending || ok != 10 {
+		t.Errorf("%d records and %d tasks wait, want %d and 10", kept, ok, maxPending)
 	}
 }
