@@ -97,11 +97,9 @@ type lease struct {
 	library []byte
 	pid     int
 
-	link    chan *execsock.Link
-	said    chan wire.FromExecutor
-	ready   wire.Ready
-	exited  chan launcher.Exited
-	refused int // hellos in its name from elsewhere
+	said   chan wire.FromExecutor
+	ready  wire.Ready
+	exited chan launcher.Exited
 }
 
 func newNode(t *testing.T) *node {
@@ -151,7 +149,7 @@ func (n *node) installExecutor() error {
 func (n *node) launcherArgs() []string {
 	return []string{
 		"--socket", n.run("launch.sock"), "--run-dir", n.run(), "--libexec", filepath.Join(n.dir, "libexec"), "--cgroup-parent", parent, "--node", n.name,
-		"--command", "/gleaner/executor --agent /run/gleaner/agent/executors.sock --id %i --load-timeout 1s",
+		"--command", "/gleaner/executor --agent /run/gleaner/agent/executors.sock --id %i --load-timeout " + loading.String(),
 	}
 }
 

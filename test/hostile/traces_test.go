@@ -1,7 +1,6 @@
 package hostile
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -79,13 +78,4 @@ func exists(path string) bool {
 func descriptors() int {
 	all, _ := os.ReadDir("/proc/self/fd")
 	return len(all)
-}
-
-// hostBytes is what the file system of the host's /tmp has in use.
-func hostBytes() (uint64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(os.TempDir(), &st); err != nil {
-		return 0, fmt.Errorf("size of %s: %w", os.TempDir(), err)
-	}
-	return (st.Blocks - st.Bfree) * uint64(st.Bsize), nil
 }
