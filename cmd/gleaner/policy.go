@@ -75,15 +75,16 @@ func startPolicy(ctx context.Context, path string) (p *plugin.Plugin, stop func(
 		return nil, nil, &exitError{exitUsage, err}
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan error, 1)
-	go func() { ended <- p.Once(ctx) }()
+	ended := make(chan struct{})
+	var end error
+	go func() { end = p.Once(ctx); close(ended) }()
 	stop = func() { cancel(); <-ended }
 	select {
 	case <-started:
 		return p, stop, nil
-	case err := <-ended:
+	case <-ended:
 		cancel()
-		return nil, nil, fmt.Errorf("%s does not begin as a policy: %w", path, err)
+		return nil, nil, fmt.Errorf("%s does not begin as a policy: %w", path, end)
 	case <-time.After(policyStart):
 		stop()
 		return nil, nil, fmt.Errorf("%s has not begun as a policy within %s", path, policyStart)
