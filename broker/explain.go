@@ -22,7 +22,7 @@ func (b *Broker) Explain(ctx context.Context, q *api.ExplainRequest) (*api.Expla
 	var answer *api.Explanation
 	err := b.withLease(ctx, q.LeaseId, func(s *state, _ time.Time, l *lease.Lease) error {
 		summary, advice := summarize(l)
-		if spin := s.spinOf(l); spin > 0 {
+		if spin := s.spinOf(l); spin >= time.Millisecond {
 			summary += fmt.Sprintf(" Its executors polled for calls, without serving, for %s (--spin).", spin.Round(time.Millisecond))
 		}
 		answer = &api.Explanation{Summary: summary, Advice: advice}
