@@ -296,11 +296,7 @@ static int wait_one(gleaner *g, gleaner_call *const *calls, uint32_t n, int64_t 
 
 	if (any_ended(calls, n, which)) return 1;
 	now = gleaner_now();
-	if (timeout_ms < 0 || timeout_ms > INT64_MAX / 2000000) {
-		deadline = 0;
-	} else {
-		deadline = now + timeout_ms * 1000000;
-	}
+	deadline = timeout_ms < 0 || timeout_ms > INT64_MAX / 2000000 ? 0 : now + timeout_ms * 1000000;
 	spins = g->spin_ns > INT64_MAX - now ? INT64_MAX : now + g->spin_ns;
 	if (deadline != 0 && spins > deadline) spins = deadline;
 	/* In turns: a call that is interrupted goes to another line. */
