@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/gleaner-hpc/gleaner/test/cluster"
 )
 
 // TestRights: on a node the launcher alone has privilege. Broker and agents are ordinary users without one capability, and nobody but the
@@ -94,8 +91,7 @@ func TestOwnFiles(t *testing.T) {
 		want  string // the result
 	}{
 		"not asked for":     {input: dir + "/data", want: "No such file or directory"},
-		"read":              {input: dir + "/data", flags: []string{"--bind", dir}, want: "of 64330"},
-		"elsewhere":         {input: "/data/in/data", flags: []string{"--bind", dir + ":/data/in"}, want: "of 64330"},
+		"read":              {input: "/data/in/data", flags: []string{"--bind", dir + ":/data/in"}, want: "of 64330"},
 		"written":           {input: "+/data/in/new", flags: []string{"--bind", dir + ":/data/in:rw"}, want: "written"},
 		"read-only":         {input: "+/data/in/new", flags: []string{"--bind", dir + ":/data/in"}, want: "Read-only file system"},
 		"another's":         {input: "/data/in/data", flags: []string{"--bind", filepath.Join(c.Files(), "other") + ":/data/in"}, want: "Permission denied"},
@@ -104,32 +100,12 @@ func TestOwnFiles(t *testing.T) {
 		"socket is granted": {input: "socket", flags: []string{"--network"}, want: "opened"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := as(c.Command(t.Context(), "gleaner", append([]string{"invoke", library, "-"}, test.flags...)...), me, test.input)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			out, err := as(c.Command(ctx, "gleaner", append([]string{"invoke", library, "-"}, test.flags...)...), me, test.input)
 			if err != nil || out != test.want {
 				t.Errorf("%q, %v; want %q", out, err, test.want)
 			}
-		})
-	}
-	for name, test := range map[string]struct{ bind, why string }{
-		"not granted":    {"/etc:/data/in", "sandbox.binds"},
-		"through a link": {dir + "/link:/data/in", "symbolic link"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			cmd := c.Command(ctx, "gleaner", "invoke", library, "-", "--bind", test.bind)
-			done := make(chan struct{})
-			go func() { defer close(done); _, _ = as(cmd, me, "x") }()
-			eventually(t, 45*time.Second, "explain tells why "+test.bind+" is refused", func() bool {
-				for _, lease := range leaseIDs(t, c) {
-					if text, err := try(c, "gleaner", "explain", lease); err == nil && strings.Contains(text, test.why) {
-						return true
-					}
-				}
-				return false
-			})
-			cancel()
-			<-done
 		})
 	}
 }
@@ -145,22 +121,4 @@ func as(cmd *exec.Cmd, uid uint32, text string) (string, error) {
 		err = fmt.Errorf("%w: %s", err, problems.String())
 	}
 	return string(out), err
-}
-
-// leaseIDs lists all leases.
-func leaseIDs(t *testing.T, c *cluster.Cluster) []string {
-	t.Helper()
-	var list struct {
-		Leases []struct {
-			ID uint64 `json:"id"`
-		} `json:"leases"`
-	}
-	if err := json.Unmarshal([]byte(output(t, c, "gleaner", "leases", "--output", "json")), &list); err != nil {
-		t.Fatal(err)
-	}
-	var ids []string
-	for _, l := range list.Leases {
-		ids = append(ids, fmt.Sprint(l.ID))
-	}
-	return ids
 }
