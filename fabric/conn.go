@@ -18,6 +18,7 @@ var ErrClosed = errors.New("connection closed")
 const (
 	dialTimeout = 30 * time.Second
 	spinRound   = 100 * time.Microsecond // between looks at the context when spinning without end
+	bulkBudgets = 20                     // so many more spins while a large payload arrives, at most
 )
 
 // The states of a slot whose caller waits in Invoke: either the harvester delivers or the caller abandons it.
@@ -231,6 +232,8 @@ func (c *Conn) spinFor(ctx context.Context, s *slot, size, capacity int, timeout
 	round := c.spin
 	if round < 0 {
 		round = spinRound
+	} else if s.large && c.carrier == "ofi" {
+		round += min(time.Duration(max(size, capacity)), bulkBudgets*round) // at 1 GB/s: a payload comes in pieces, and each would wake
 	}
 	done := c.h.call(s.index, size, capacity, timeout, round)
 	for {

@@ -16,9 +16,8 @@ const healEvery = time.Second
 // Listener listens on a socket that outlives the removal of its file: without it a cleaner of old files would leave a daemon that runs and
 // cannot be reached.
 type Listener struct {
-	path  string
-	mode  fs.FileMode
-	owner int // uid; -1 means whoever we are
+	path string
+	mode fs.FileMode
 
 	mu     sync.Mutex
 	l      *net.UnixListener
@@ -28,12 +27,7 @@ type Listener struct {
 
 // Keep is Listen for a socket that is made anew, by Watch, when its file is gone.
 func Keep(path string, mode fs.FileMode) (*Listener, error) {
-	return KeepFor(path, mode, -1)
-}
-
-// KeepFor is Keep for a socket that belongs to another user.
-func KeepFor(path string, mode fs.FileMode, owner int) (*Listener, error) {
-	k := &Listener{path: path, mode: mode, owner: owner}
+	k := &Listener{path: path, mode: mode}
 	return k, k.listen()
 }
 
@@ -43,11 +37,8 @@ func (k *Listener) listen() error {
 	if err != nil {
 		return err
 	}
-	if k.owner >= 0 {
-		err = os.Chown(k.path, k.owner, -1)
-	}
-	made, err2 := os.Lstat(k.path)
-	if err = errors.Join(err, err2); err != nil {
+	made, err := os.Lstat(k.path)
+	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	k.l, k.made = l, made

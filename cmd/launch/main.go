@@ -18,7 +18,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	sockets "github.com/gleaner-hpc/gleaner/agent/peer"
 	"github.com/gleaner-hpc/gleaner/executor/sandbox"
 )
 
@@ -115,13 +114,8 @@ func run(ctx context.Context, o options) error {
 		defer cancel()
 		return manager.CleanUp(ctx)
 	}
-	listener, err := sockets.KeepFor(o.socket, 0o600, o.cfg.AgentUID)
-	if err != nil {
-		return err
-	}
-	go listener.Watch(ctx, func(err error) { o.cfg.Log.Warn("socket was gone and is made anew", "path", o.socket, "error", err) })
 	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
 	s := newServer(manager, uint32(o.cfg.AgentUID), o.cfg.Log)
 	s.orphanTimeout = o.orphans
-	return s.serve(ctx, listener)
+	return s.serve(ctx, o.socket)
 }

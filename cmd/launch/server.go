@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ const (
 	killTime     = time.Second     // where a Kill names no deadline
 	longestKill  = time.Minute
 	cleanUpTime  = time.Minute
+	healEvery    = time.Second // how often it is seen whether the socket is still there
 )
 
 // manager is what the server serves.
@@ -47,66 +49,124 @@ type server struct {
 	wg      sync.WaitGroup
 
 	orphanTimeout time.Duration // without an agent, before all sandboxes are ended; 0 means never
-	presence      chan struct{} // an agent has come or gone
 
-	mu    sync.Mutex
-	peers map[*peer]bool
+	mu      sync.Mutex
+	peers   map[*peer]bool
+	orphans *time.Timer // runs while there is no peer
 }
 
 // peer is one connection.
 type peer struct {
-	conn net.Conn
+	conn *net.UnixConn
 	mu   sync.Mutex // one frame at a time
 }
 
 func newServer(m manager, uid uint32, log *slog.Logger) *server {
-	return &server{manager: m, uid: uid, log: log, peers: map[*peer]bool{}, presence: make(chan struct{}, 1)}
+	return &server{manager: m, uid: uid, log: log, peers: map[*peer]bool{}}
 }
 
-// serve answers until ctx ends. Calls under way are finished first.
-func (s *server) serve(ctx context.Context, l net.Listener) error {
-	s.wg.Go(func() { s.broadcast(ctx) })
-	s.wg.Go(func() { s.deadMan(ctx) })
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
+// serve answers at path until ctx ends. Calls under way are finished first.
+func (s *server) serve(ctx context.Context, path string) error {
 	defer s.wg.Wait()
 	defer s.hangUp()
+	s.wg.Go(func() { s.broadcast(ctx) })
+	s.orphans = time.AfterFunc(s.orphanTimeout, func() { s.endOrphans(ctx) })
+	defer s.orphans.Stop()
+	for ctx.Err() == nil {
+		l, err := listen(path, int(s.uid))
+		if err != nil {
+			return err
+		}
+		if err := s.accept(ctx, l, path); err != nil && ctx.Err() == nil {
+			s.log.Warn("listening anew", "path", path, "error", err)
+		}
+	}
+	return nil
+}
+
+// listen makes the socket, for one user alone. Only one launcher comes here: the run directory is locked.
+func listen(path string, uid int) (*net.UnixListener, error) {
+	_ = os.Remove(path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, uid, -1)); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// accept takes connections until ctx ends or the socket's file is gone, as after a cleaner of old files.
+func (s *server) accept(ctx context.Context, l *net.UnixListener, path string) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
 	for {
-		conn, err := l.Accept()
-		if ctx.Err() != nil {
-			return nil
+		_ = l.SetDeadline(time.Now().Add(healEvery))
+		conn, err := l.AcceptUnix()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if _, err = os.Lstat(path); err == nil {
+				continue
+			}
 		}
 		if err != nil {
-			return fmt.Errorf("accept: %w", err)
+			return errors.Join(err, l.Close())
 		}
-		uid, err := peerUID(conn)
-		if err != nil || uid != s.uid {
-			s.log.Warn("refused a connection", "uid", uid, "error", err)
-			_ = conn.Close()
-			continue
-		}
-		p := &peer{conn: conn}
-		s.mu.Lock()
-		s.peers[p] = true
-		s.mu.Unlock()
-		s.noticed()
-		s.wg.Go(func() { s.converse(ctx, p) })
+		s.admit(ctx, conn)
 	}
 }
 
-func peerUID(conn net.Conn) (uint32, error) {
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0, err
+// admit serves a connection if it is the agent's: by what the kernel noted of who connected.
+func (s *server) admit(ctx context.Context, conn *net.UnixConn) {
+	uid := ^uint32(0)
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+				uid = cred.Uid
+			}
+		})
 	}
-	var cred *unix.Ucred
-	if cerr := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); cerr != nil {
-		return 0, cerr
+	if err != nil || uid != s.uid {
+		s.log.Warn("refused a connection", "uid", uid, "error", err)
+		_ = conn.Close()
+		return
 	}
-	if err != nil {
-		return 0, err
+	p := &peer{conn: conn}
+	s.mu.Lock()
+	s.peers[p] = true
+	s.orphans.Stop()
+	s.mu.Unlock()
+	s.wg.Go(func() { s.converse(ctx, p) })
+}
+
+// endOrphans ends every sandbox when no agent has been connected for longer than the orphan timeout. Executors end themselves then; this is
+// for those that do not, because what runs in them has seen to that.
+func (s *server) endOrphans(ctx context.Context) {
+	s.mu.Lock()
+	attended := len(s.peers) > 0
+	s.mu.Unlock()
+	if attended || s.orphanTimeout <= 0 || ctx.Err() != nil {
+		return
 	}
-	return cred.Uid, nil
+	defer s.orphans.Reset(s.orphanTimeout) // for what has not ended
+	all, err := s.manager.List(ctx)
+	ids := make([]string, 0, len(all))
+	for _, box := range all {
+		ids = append(ids, box.ID)
+	}
+	if err == nil && len(ids) == 0 {
+		return
+	}
+	var remaining []string
+	if err == nil {
+		ctx, cancel := context.WithTimeout(ctx, longestKill)
+		defer cancel()
+		remaining, err = s.manager.Kill(ctx, ids...)
+	}
+	s.log.Warn("no agent for longer than the orphan timeout; its sandboxes are ended", "timeout", s.orphanTimeout,
+		"sandboxes", ids, "remaining", remaining, "error", err)
 }
 
 // hangUp closes every connection.
@@ -147,9 +207,10 @@ func (p *peer) send(reply launcher.Reply) {
 func (s *server) converse(ctx context.Context, p *peer) {
 	defer func() {
 		s.mu.Lock()
-		delete(s.peers, p)
+		if delete(s.peers, p); len(s.peers) == 0 && ctx.Err() == nil {
+			s.orphans.Reset(s.orphanTimeout)
+		}
 		s.mu.Unlock()
-		s.noticed()
 		_ = p.conn.Close()
 	}()
 	slots := make(chan struct{}, maxCalls)

@@ -18,7 +18,6 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/agent/launch"
 	"github.com/gleaner-hpc/gleaner/agent/launch/launchtest"
-	sockets "github.com/gleaner-hpc/gleaner/agent/peer"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 	"github.com/gleaner-hpc/gleaner/executor/sandbox"
@@ -37,20 +36,47 @@ func TestMain(m *testing.M) {
 func serveFake(t *testing.T, m manager, uid int) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "launch.sock")
-	l, err := sockets.KeepFor(path, 0o600, os.Getuid())
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- newServer(m, uint32(uid), slog.New(slog.DiscardHandler)).serve(ctx, l) }()
+	go func() { done <- newServer(m, uint32(uid), slog.New(slog.DiscardHandler)).serve(ctx, path) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})
+	awaitSocket(t, path)
 	return path
+}
+
+func awaitSocket(t *testing.T, path string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if conn, err := net.Dial("unix", path); err == nil {
+			_ = conn.Close()
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSocketComesBack: a launcher whose socket was removed can be reached again, and keeps the connections that it has.
+func TestSocketComesBack(t *testing.T) {
+	path := serveFake(t, launchtest.NewFake(), os.Getuid())
+	old := dial(t, path)
+	awaitUp(t, old, true)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	awaitSocket(t, path)
+	if _, err := old.List(t.Context()); err != nil {
+		t.Errorf("the connection from before: %v", err)
+	}
+	awaitUp(t, dial(t, path), true)
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the new socket: %v, %v", info.Mode(), err)
+	}
 }
 
 func dial(t *testing.T, path string) *launch.Client {
@@ -87,14 +113,11 @@ func TestSandboxesEndWithoutAnAgent(t *testing.T) {
 	s := newServer(f, uint32(os.Getuid()), slog.New(slog.DiscardHandler))
 	s.orphanTimeout = 200 * time.Millisecond
 	path := filepath.Join(t.TempDir(), "launch.sock")
-	l, err := sockets.KeepFor(path, 0o600, os.Getuid())
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- s.serve(ctx, l) }()
+	go func() { done <- s.serve(ctx, path) }()
 	t.Cleanup(func() { cancel(); <-done })
+	awaitSocket(t, path)
 
 	first := launch.Dial(path)
 	if _, err := first.Start(ctx, launchtest.Spec("a-0")); err != nil {
@@ -133,6 +156,9 @@ func TestRefusalNamesTheReason(t *testing.T) {
 }
 
 func TestStrangersAreRefused(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to make a socket for another")
+	}
 	conn, err := net.Dial("unix", serveFake(t, launchtest.NewFake(), os.Getuid()+1))
 	if err != nil {
 		t.Fatal(err)

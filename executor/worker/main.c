@@ -77,7 +77,7 @@ static void rest(struct worker *w) {
 static void linger(struct worker *w) {
 	int64_t now = worker_now();
 
-	if (w->spin_ns == 0 || now - w->mark > w->spin_ns) {
+	if (w->spin_ns == 0 || now - w->mark - w->bulk_ns > w->spin_ns) {
 		rest(w);
 	} else if (now - w->counted > COUNT_NS) {
 		worker_spun(w, now);

@@ -35,6 +35,7 @@ struct worker {
 	uint32_t ring_count;
 	uint32_t seen_commands;
 	int64_t spin_ns; /* the longest of all connections, INT64_MAX for always */
+	int64_t bulk_ns; /* added to it after a large payload, for so long as another takes to arrive */
 	int64_t mark;    /* end of the last request or of the last sleep */
 	int64_t counted; /* until when polling is in the state page */
 	uint64_t generation;

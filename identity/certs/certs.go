@@ -178,7 +178,7 @@ func (s *server) ClientHandshake(context.Context, string, net.Conn) (net.Conn, c
 }
 
 func (s *server) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 func (s *server) Clone() credentials.TransportCredentials { return s }
 func (s *server) OverrideServerName(string) error         { return nil }
@@ -202,7 +202,7 @@ func (c *client) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, erro
 }
 
 func (c *client) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3", ServerName: c.files.ServerName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.files.ServerName}
 }
 func (c *client) Clone() credentials.TransportCredentials { return &client{c.files} }
 func (c *client) OverrideServerName(name string) error    { c.files.ServerName = name; return nil }
