@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,10 +19,9 @@ import (
 func TestSilentExecutor(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
-	first := true
+	var ran atomic.Bool
 	w, c := newWorld(t, func(input []byte) ([]byte, error) {
-		if first {
-			first = false
+		if !ran.Swap(true) {
 			<-hang
 		}
 		return reverse(input)

@@ -225,7 +225,7 @@ func (h *host) run() (time.Duration, error) {
 	}
 	line, err := h.stdout.ReadString('\n')
 	if err != nil {
-		return 0, fmt.Errorf("the host's program ended: %w %s", err, h.stderr)
+		return 0, fmt.Errorf("the host's program ended: %w", err)
 	}
 	ns, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
 	if err != nil || ns < 1 {
