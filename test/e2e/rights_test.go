@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gleaner-hpc/gleaner/test/cluster"
 )
 
 // TestRights: on a node the launcher alone has privilege. Broker and agents are ordinary users without one capability, and nobody but the
