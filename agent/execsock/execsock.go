@@ -5,7 +5,9 @@ package execsock
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -19,10 +21,6 @@ import (
 	"github.com/gleaner-hpc/gleaner/api/executor"
 	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 )
-
-// sendDeadline bounds a write to an executor that does not read. Frames are smaller than a socket's buffer, so that only a hostile
-// one ever meets it.
-const sendDeadline = 2 * time.Millisecond
 
 // Event is what one executor did. Exactly one of Frame and Closed is set.
 type Event struct {
@@ -41,16 +39,34 @@ type Link struct {
 	mu   sync.Mutex // one frame at a time
 }
 
-// Send writes one frame. It waits for nobody: an executor that does not read loses its connection.
+// Send writes one frame. It waits for nobody: an executor whose socket is full, because it does not read, loses its connection. Frames are
+// smaller than a socket's buffer, so that only a hostile one ever does.
 func (l *Link) Send(f executor.FromAgent) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_ = l.conn.SetWriteDeadline(time.Now().Add(sendDeadline))
-	if err := jsonframe.Write(l.conn, f); err != nil {
+	if err := jsonframe.Write(atOnce{l.conn}, f); err != nil {
 		_ = l.conn.Close()
 		return fmt.Errorf("send to executor %s: %w", l.ID, err)
 	}
 	return nil
+}
+
+// atOnce writes what the socket takes now. A deadline would not do: on a busy machine it passes before the write is tried.
+type atOnce struct{ conn *net.UnixConn }
+
+func (w atOnce) Write(b []byte) (n int, err error) {
+	raw, err := w.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := raw.Write(func(fd uintptr) bool {
+		n, err = unix.SendmsgN(int(fd), b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		return true
+	})
+	if err = errors.Join(failed, err); err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return n, err
 }
 
 // Close ends the connection.
