@@ -124,11 +124,18 @@ func (j *job) text() string {
 	return string(text)
 }
 
+// goneLimit is more than Slurm's KillWait of 30 s: slurmd waits that long when a cancellation meets the extern step half started.
+const goneLimit = time.Minute
+
 // cancel ends the job and waits until it has left its nodes.
 func (j *job) cancel() {
 	_, _ = try(j.c, "scancel", strconv.Itoa(j.id))
 	gone := []string{"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "UNKNOWN", "OUT_OF_MEMORY"}
-	eventually(j.test, 20*time.Second, fmt.Sprintf("job %d is gone", j.id), func() bool { return slices.Contains(gone, j.state()) })
+	last := ""
+	eventually(j.test, goneLimit, fmt.Sprintf("job %d is gone", j.id), func() bool {
+		last = j.state()
+		return slices.Contains(gone, last)
+	}, func() string { return "it is " + last })
 }
 
 // field finds KEY=VALUE in the one-line form of scontrol.
