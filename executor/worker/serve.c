@@ -53,25 +53,32 @@ static void end(struct worker *w) {
 	w->generation += GF_GENERATION;
 }
 
-/* execute runs the function on what the client has asked for, if that is sound. */
+/* execute runs the function on what the client has asked for, if that is sound. account has to follow. */
 static uint32_t execute(struct worker *w, struct connection *c, const struct request *r, uint32_t *size) {
-	struct gf_state *s = w->state;
 	uint64_t bytes;
-	int64_t start, stop;
 
 	*size = 0;
+	w->began = 0;
 	bytes = gf_layout_place(&c->view.layout, r->slot).bytes;
 	if (r->size > bytes || r->cap > bytes) return GF_BAD_REQUEST;
-	start = worker_now();
-	begin(w, c, r, start);
+	w->began = worker_now();
+	begin(w, c, r, w->began);
 	*size = w->run(r->args, r->size, c->view.result[r->slot]);
 	end(w);
+	return *size > r->cap ? GF_TOO_LARGE : GF_OK;
+}
+
+/* account counts what execute has begun, if anything: after the reply, which somebody waits for, and with it. */
+static void account(struct worker *w) {
+	struct gf_state *s = w->state;
+	int64_t stop;
+
+	if (w->began == 0) return;
 	stop = worker_now();
-	worker_spun(w, start);
-	atomic_store_explicit(&s->busy_ns, atomic_load_explicit(&s->busy_ns, memory_order_relaxed) + (uint64_t)(stop - start), memory_order_relaxed);
+	worker_spun(w, w->began);
+	atomic_store_explicit(&s->busy_ns, atomic_load_explicit(&s->busy_ns, memory_order_relaxed) + (uint64_t)(stop - w->began), memory_order_relaxed);
 	atomic_store_explicit(&s->invocations, atomic_load_explicit(&s->invocations, memory_order_relaxed) + 1, memory_order_relaxed);
 	w->mark = w->counted = stop;
-	return *size > r->cap ? GF_TOO_LARGE : GF_OK;
 }
 
 int serve_ring(struct worker *w, struct connection *c) {
@@ -85,9 +92,11 @@ int serve_ring(struct worker *w, struct connection *c) {
 	} else {
 		d.size = 0;
 		d.status = GF_BAD_REQUEST;
+		w->began = 0;
 	}
 	gf_ring_push(&c->replies, &d);
-	if (gf_ring_must_wake(&c->view.shared->client_sleeps) && write(c->client_wake, &one, sizeof one) < 0) return 1;
+	if (gf_ring_must_wake(&c->view.shared->client_sleeps)) (void)!write(c->client_wake, &one, sizeof one);
+	account(w);
 	return 1;
 }
 
@@ -146,6 +155,7 @@ static void serve_request(struct worker *w, struct connection *c, struct gf_mess
 	uint32_t asked = m->size, status = execute(w, c, &q, &m->size);
 
 	reply_ofi(w, c, m, status);
+	account(w);
 	expect_bulk(w, asked);
 }
 

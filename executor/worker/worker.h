@@ -36,6 +36,7 @@ struct worker {
 	uint32_t seen_commands;
 	int64_t spin_ns; /* the longest of all connections, INT64_MAX for always */
 	int64_t bulk_ns; /* added to it after a large payload, for so long as another takes to arrive */
+	int64_t began;   /* of the request that is being served, 0 for one that is refused */
 	int64_t mark;    /* end of the last request or of the last sleep */
 	int64_t counted; /* until when polling is in the state page */
 	uint64_t generation;
