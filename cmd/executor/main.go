@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,18 @@ func shield() error {
 	for s := syscall.Signal(1); s < 65; s++ {
 		if s != syscall.SIGKILL && s != syscall.SIGSTOP && s != syscall.SIGCHLD && s != syscall.SIGURG && s != syscall.SIGPROF {
 			signal.Notify(ignored, s)
+		}
+	}
+	return ignoreReserved()
+}
+
+// ignoreReserved ignores the signals of C libraries, 32 to 34, which Go's runtime leaves as they are. The kernel keeps a namespace's first
+// process from dying of them only while none of its threads blocks them, which Go's do now and then.
+func ignoreReserved() error {
+	action := [4]uint64{1} // the kernel's struct sigaction: SIG_IGN; flags, restorer, mask
+	for s := uintptr(32); s <= 34; s++ {
+		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, s, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); errno != 0 {
+			return fmt.Errorf("ignore signal %d: %w", s, errno)
 		}
 	}
 	return nil
