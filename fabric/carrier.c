@@ -205,6 +205,7 @@ int gf_carrier_open(struct gf_conn *c, uint8_t *address, uint32_t *address_bytes
 
 void gf_carrier_close(struct gf_conn *c) {
 	if (c->ofi == NULL) return;
+	gf_ofi_shut(c->ofi); /* first: with a dead peer there are operations under way, which use the memory until then */
 	gf_ofi_unregister(&c->memory);
 	gf_ofi_close(c->ofi);
 	c->ofi = NULL;

@@ -174,12 +174,33 @@ int gf_ofi_open(struct gf_ofi **out, const struct gf_ofi_options *options, char 
 	return rc;
 }
 
-void gf_ofi_close(struct gf_ofi *o) {
-	if (o == NULL) return;
-	gf_ofi_unregister(&o->own);
-	if (o->ep != NULL) fi_close(&o->ep->fid);
+/* drain takes what has arrived and will not be served. ofi_rxm would take it while it closes a connection, and receive again on the
+ * endpoint that it has just closed (libfabric 1.17, seen over verbs). A read may take one and report none. */
+static void drain(struct gf_ofi *o) {
+	struct fi_cq_data_entry e[CQ_BATCH];
+	struct fi_cq_err_entry x = {0};
+
+	for (uint32_t i = 0; i < TX_DEPTH + o->depth; i++) {
+		if (fi_cq_read(o->cq, e, CQ_BATCH) == -FI_EAVAIL) fi_cq_readerr(o->cq, &x, 0);
+	}
+}
+
+void gf_ofi_shut(struct gf_ofi *o) {
+	if (o->ep != NULL) {
+		if (o->wait_fd >= 0) drain(o); /* it is enabled */
+		fi_close(&o->ep->fid);
+	}
 	if (o->av != NULL) fi_close(&o->av->fid);
 	if (o->cq != NULL) fi_close(&o->cq->fid);
+	o->ep = NULL;
+	o->av = NULL;
+	o->cq = NULL;
+}
+
+void gf_ofi_close(struct gf_ofi *o) {
+	if (o == NULL) return;
+	gf_ofi_shut(o);
+	gf_ofi_unregister(&o->own);
 	if (o->domain != NULL) fi_close(&o->domain->fid);
 	if (o->fabric != NULL) fi_close(&o->fabric->fid);
 	if (o->info != NULL) o->lib->freeinfo(o->info);

@@ -39,6 +39,8 @@ struct gf_ofi_received {
 
 /* Failures are -1 with a text in why. */
 int gf_ofi_open(struct gf_ofi **out, const struct gf_ofi_options *options, char *why, size_t why_bytes);
+/* gf_ofi_shut ends every operation under way, so that their memory can be unregistered; gf_ofi_close does what is left. */
+void gf_ofi_shut(struct gf_ofi *o);
 void gf_ofi_close(struct gf_ofi *o);
 const char *gf_ofi_provider(const struct gf_ofi *o);
 int gf_ofi_name(struct gf_ofi *o, uint8_t *address, uint32_t *bytes, char *why, size_t why_bytes);
