@@ -54,17 +54,10 @@ func (b *broker) Session(s grpc.BidiStreamingServer[api.AgentMessage, api.Broker
 	if err != nil {
 		return err
 	}
-	b.mu.Lock()
-	b.current = s
-	keep := b.keep
-	b.mu.Unlock()
-	for _, e := range first.GetRegister().GetExecutors() {
-		keep = append(keep, e.GetId())
-	}
-	b.from <- first
-	if err := s.Send(&api.BrokerMessage{Message: &api.BrokerMessage_Welcome{Welcome: &api.Welcome{PublicKey: b.key, Keep: keep, Watch: b.watch}}}); err != nil {
+	if err := b.welcome(s, first); err != nil {
 		return err
 	}
+	b.from <- first
 	for {
 		m, err := s.Recv()
 		if err != nil {
@@ -72,6 +65,18 @@ func (b *broker) Session(s grpc.BidiStreamingServer[api.AgentMessage, api.Broker
 		}
 		b.from <- m
 	}
+}
+
+// welcome is what a session hears first: send waits for it.
+func (b *broker) welcome(s grpc.BidiStreamingServer[api.AgentMessage, api.BrokerMessage], first *api.AgentMessage) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.current = s
+	keep := slices.Clone(b.keep)
+	for _, e := range first.GetRegister().GetExecutors() {
+		keep = append(keep, e.GetId())
+	}
+	return s.Send(&api.BrokerMessage{Message: &api.BrokerMessage_Welcome{Welcome: &api.Welcome{PublicKey: b.key, Keep: keep, Watch: b.watch}}})
 }
 
 func (b *broker) send(t testing.TB, m *api.BrokerMessage) {
