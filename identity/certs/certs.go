@@ -4,6 +4,7 @@
 package certs
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -190,7 +191,7 @@ func (c *client) ClientHandshake(ctx context.Context, authority string, conn net
 	if err != nil {
 		return nil, nil, err
 	}
-	secure, info, err := credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
+	secure, info, err := credentials.NewTLS(config).ClientHandshake(ctx, cmp.Or(c.files.ServerName, authority), conn)
 	if err != nil {
 		return nil, nil, explain(err, c.files.CA)
 	}
@@ -202,7 +203,7 @@ func (c *client) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, erro
 }
 
 func (c *client) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", ServerName: c.files.ServerName}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 func (c *client) Clone() credentials.TransportCredentials { return &client{c.files} }
 func (c *client) OverrideServerName(name string) error    { c.files.ServerName = name; return nil }
