@@ -282,7 +282,11 @@ func (l *loop) exited(x launcher.Exited, now time.Time) {
 	if e.reason == 0 && x.Signal == int(unix.SIGKILL) && !x.OOM {
 		// By nobody whom we know: a gate that had to use force does so, and its claim may still be on its way.
 		e.goneAt, e.unexplained = now, true
-		l.lookAtMarks(0)
+		if now.Sub(l.claimedAt) < exitWithin { // or has been heard first
+			l.explainKills(l.claimedBy, now)
+		} else {
+			l.lookAtMarks(0)
+		}
 		l.changed(now)
 		return
 	}
@@ -292,6 +296,7 @@ func (l *loop) exited(x launcher.Exited, now time.Time) {
 
 // explainKills says of sandboxes that were just killed by nobody whom we know that a job's gate did it.
 func (l *loop) explainKills(job uint32, now time.Time) {
+	l.claimedBy, l.claimedAt = job, now
 	for _, e := range l.executors {
 		if e.unexplained && e.reason == 0 {
 			e.end(api.EndReason_EVICTED, fmt.Sprintf("evicted: job %d needed its resources, and its gate used force because this agent did not answer in time", job))

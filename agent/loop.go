@@ -34,6 +34,9 @@ type loop struct {
 	metrics *Metrics
 	writer  *state.Writer
 
+	claimedBy uint32    // the job that has claimed last
+	claimedAt time.Time // may explain sandboxes that end soon after
+
 	calls    <-chan *gatesock.Call
 	links    <-chan execsock.Event
 	sessions <-chan session.Event
