@@ -21,7 +21,6 @@ type page struct {
 	run         atomic.Uint64
 	connection  atomic.Uint64
 	seq         atomic.Uint64
-	start       atomic.Int64
 	deadline    atomic.Int64
 	loaded      atomic.Uint32
 	faultSignal atomic.Uint32

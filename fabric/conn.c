@@ -35,7 +35,12 @@ void gf_lock(struct gf_conn *c) {
 	}
 }
 
-void gf_unlock(struct gf_conn *c) { atomic_flag_clear_explicit(&c->lock, memory_order_release); }
+void gf_unlock(struct gf_conn *c) {
+	int quiet = c->carrier == GF_RING && c->done_count == 0 && c->unsent == 0;
+
+	atomic_store_explicit(&c->awaited, quiet ? c->replies.position + 1 : 0, memory_order_relaxed);
+	atomic_flag_clear_explicit(&c->lock, memory_order_release);
+}
 
 int gf_carrier(const struct gf_conn *c) { return c->carrier; }
 
@@ -88,10 +93,18 @@ void gf_submit(struct gf_conn *c, uint32_t slot, uint32_t size, uint32_t cap, in
 	if (gone) gf_kick(c); /* no carrier wakes whoever harvests */
 }
 
+/* idle says, without the lock, that harvest would find nothing; while the carrier is made anew it may err, and is asked again. */
+static inline int idle(struct gf_conn *c) {
+	uint64_t stamp = atomic_load_explicit(&c->awaited, memory_order_relaxed);
+
+	return stamp != 0 && atomic_load_explicit(&c->shared->reply[(stamp - 1) & (GF_RING_ENTRIES - 1)].stamp, memory_order_acquire) != stamp;
+}
+
 /* harvest takes what is there; with the lock held only so long. */
 static int harvest(struct gf_conn *c, struct gf_completion *out, int max) {
 	int n;
 
+	if (idle(c)) return 0;
 	gf_lock(c);
 	if (c->done_count == 0) gf_carrier_poll(c);
 	n = (int)c->done_count < max ? (int)c->done_count : max;

@@ -21,7 +21,8 @@ struct slot {
 };
 
 struct gf_conn {
-	atomic_flag lock; /* guards everything below up to the control connection's part */
+	atomic_flag lock; /* guards everything below up to the control connection's part, but awaited */
+	_Atomic uint64_t awaited; /* stamp of the ring's next reply, while nothing else can end a request; 0: harvest has to look */
 	struct slot slots[GF_MAX_TOTAL];
 	uint64_t next_seq;
 	struct gf_completion done[GF_MAX_TOTAL];

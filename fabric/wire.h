@@ -113,8 +113,7 @@ struct gf_state {
 	_Atomic uint64_t run;
 	_Atomic uint64_t connection;
 	_Atomic uint64_t seq;
-	_Atomic int64_t start;    /* CLOCK_MONOTONIC, nanoseconds */
-	_Atomic int64_t deadline; /* same clock, 0 for none */
+	_Atomic int64_t deadline; /* CLOCK_MONOTONIC, nanoseconds, 0 for none */
 	_Atomic uint32_t loaded;  /* the function's symbol is resolved */
 	_Atomic uint32_t fault_signal;
 	_Atomic uint32_t fault_guard; /* GF_FAULT_..., 0 for neither */

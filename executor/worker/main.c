@@ -129,6 +129,6 @@ int main(int argc, char **argv) {
 		poll(&p, 1, -1);
 		worker_commands(w);
 	}
-	w->mark = w->counted = worker_now();
+	worker_start_clock(w);
 	loop(w);
 }

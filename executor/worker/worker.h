@@ -36,9 +36,11 @@ struct worker {
 	uint32_t seen_commands;
 	int64_t spin_ns; /* the longest of all connections, INT64_MAX for always */
 	int64_t bulk_ns; /* added to it after a large payload, for so long as another takes to arrive */
-	int64_t began;   /* of the request that is being served, 0 for one that is refused */
+	uint64_t began;  /* ticks when the request that is being served began, 0 for one that is refused */
 	int64_t mark;    /* end of the last request or of the last sleep */
 	int64_t counted; /* until when polling is in the state page */
+	int64_t origin_ns; /* one moment on the clock and in ticks */
+	uint64_t origin_ticks;
 	uint64_t generation;
 	int sealed; /* no socket can be opened any more */
 };
@@ -50,7 +52,8 @@ struct request {
 	void *args;
 };
 
-int64_t worker_now(void);
+int64_t worker_now(void); /* CLOCK_MONOTONIC, nanoseconds */
+void worker_start_clock(struct worker *w);
 /* worker_spun adds the time since counted to what has been polled without serving. */
 void worker_spun(struct worker *w, int64_t now);
 
