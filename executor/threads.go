@@ -6,7 +6,7 @@ import (
 )
 
 // spares are the threads that the supervisor has in hand.
-const spares = 8
+const spares = 4
 
 // spareThreads has the runtime make threads now, which it keeps: once a function has forked as often as it may there are no more, and
 // the runtime ends a program that needs one.

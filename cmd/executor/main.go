@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"unsafe"
 
@@ -25,6 +26,7 @@ func main() {
 }
 
 func run() error {
+	runtime.GOMAXPROCS(1) // it has little to do, and every thread takes time when a job waits for its end
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own executable: %w", err)

@@ -54,6 +54,9 @@ func newSpec(o Options) (*spec, error) {
 		GPUs: o.GPUs, Without: o.Without, Lines: o.SlurmConf, StateMiB: o.StateMiB, Programs: o.Programs, Parked: o.Parked,
 	}
 	s.fill()
+	if s.Build, err = filepath.Abs(s.Build); err != nil {
+		return nil, err
+	}
 	return s, s.validate()
 }
 
