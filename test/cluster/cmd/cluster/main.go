@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -107,6 +108,9 @@ func restart(ctx context.Context, dir string, roles []string) error {
 
 func env(dir string) error {
 	c, err := cluster.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("no cluster is up in %s: start one with make cluster-up", dir)
+	}
 	if err != nil {
 		return err
 	}
