@@ -61,6 +61,9 @@ func run(verb string, args []string) error {
 func up(ctx context.Context, o cluster.Options) error {
 	began := time.Now()
 	c, err := cluster.Up(ctx, o)
+	if err != nil && ctx.Err() != nil && len(cluster.Traces(o.Dir)) == 0 {
+		return errors.New("interrupted; nothing is left")
+	}
 	if err != nil {
 		return err
 	}
