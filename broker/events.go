@@ -116,10 +116,13 @@ func (s *state) entry(now time.Time, e *lease.Event) (store.Entry, bool) {
 		switch {
 		case e.Ending():
 			entry.What = "lease ended: " + reasonWords(e.Reason)
-		case e.Time.Equal(l.Created):
+		case e.Time.Equal(l.Created) && !w.admitted:
+			w.admitted = true
+			s.told[l.ID] = w // and why it waits may follow at once
 			entry.What = fmt.Sprintf("lease admitted: %s of %s for %s", plural(l.Request.Executors, "executor"), placement.Describe(l.Request.Each), l.Request.Function.Symbol)
 			entry.Why = ""
-		case e.Detail == "" || now.Sub(w.written) < historyEvery:
+			return entry, true
+		case e.Detail == "" || e.Detail == lease.NotYetKnown || now.Sub(w.written) < historyEvery:
 			return entry, false
 		default:
 			entry.What = fmt.Sprintf("waits for %d of %d executors", l.Missing(), l.Request.Executors)

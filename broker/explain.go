@@ -47,7 +47,7 @@ func (b *Broker) Explain(ctx context.Context, q *api.ExplainRequest) (*api.Expla
 		return nil, status.Error(codes.Internal, err.Error())
 	}
 	if totals.OK+totals.Failed > 0 {
-		answer.Summary += fmt.Sprintf(" Its holder reported %d tasks done, %d failed, %d retries.", totals.OK, totals.Failed, totals.Retried)
+		answer.Summary += fmt.Sprintf(" Its holder reported %s done, %d failed, %d repeated.", plural(int(totals.OK), "task"), totals.Failed, totals.Retried)
 	}
 	return answer, nil
 }

@@ -277,6 +277,30 @@ func TestFailuresAreExplained(t *testing.T) {
 	})
 }
 
+// TestWaitsAreWritten: the history says once that a lease was admitted, and why it waited, however short that was.
+func TestWaitsAreWritten(t *testing.T) {
+	w := newWorld(t, nil)
+	c := w.user(alice)
+	n1 := w.agent("n1", 4)
+	n1.claim(4)
+	l := w.acquire(c, asked(1))
+	story := func() (lines []string) {
+		e, err := c.Explain(w.ctx(), &api.ExplainRequest{LeaseId: l.Id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, h := range e.History {
+			lines = append(lines, h.What+" | "+h.Why)
+		}
+		return lines
+	}
+	w.eventually("written", func() bool {
+		w.clock.advance(100 * time.Millisecond)
+		lines := story()
+		return len(lines) == 2 && strings.HasPrefix(lines[0], "lease admitted: ") && strings.HasPrefix(lines[1], "waits for 1 of 1 executors | no node has ")
+	})
+}
+
 func FuzzLeaseOf(f *testing.F) {
 	for _, id := range []string{"1-1", "", "-", "18446744073709551616-1", "1-", "a-1"} {
 		f.Add(id)

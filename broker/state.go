@@ -73,6 +73,7 @@ type state struct {
 // waiting is when a lease's reason for waiting was last told and written, and what became of its last start if that went wrong.
 type waiting struct {
 	told, written time.Time
+	admitted      bool // is written
 	failure       string
 }
 

@@ -41,11 +41,7 @@ type departure struct {
 }
 
 func (d *departure) Error() string {
-	text := "executor gone: " + ReasonText(d.reason)
-	if d.detail != "" {
-		text += ": " + d.detail
-	}
-	return text
+	return "executor gone: " + reasonAndDetail(d.reason, d.detail)
 }
 
 // classify says what an attempt's error means for the task. cause is why the executor's context ended, nil while it lives.

@@ -70,11 +70,7 @@ type EndedError struct {
 }
 
 func (e *EndedError) Error() string {
-	text := fmt.Sprintf("lease %d has ended: %s", e.Lease, ReasonText(e.Reason))
-	if e.Detail != "" {
-		text += ": " + e.Detail
-	}
-	return text
+	return fmt.Sprintf("lease %d has ended: %s", e.Lease, reasonAndDetail(e.Reason, e.Detail))
 }
 
 // Is makes errors.Is(err, ErrEnded) true.
@@ -86,6 +82,18 @@ func ReasonText(r api.EndReason) string {
 		return "no reason given"
 	}
 	return strings.ReplaceAll(strings.ToLower(r.String()), "_", " ")
+}
+
+// reasonAndDetail joins the two; details of agents begin with the reason themselves.
+func reasonAndDetail(r api.EndReason, detail string) string {
+	switch text := ReasonText(r); {
+	case detail == "":
+		return text
+	case strings.HasPrefix(detail, text+":"):
+		return detail
+	default:
+		return text + ": " + detail
+	}
 }
 
 // LostError is the final error of a task that lost too many executors in a row to failures that were no evictions.

@@ -102,15 +102,31 @@ func decode(file string, v any) (*document, error) {
 		lines[at.Line-1] = "" // the decoder stops at the first: on with the others
 	}
 	for _, key := range meta.Undecoded() {
-		doc.reject(key.String(), "unknown key %s; the sample file names every key there is", key)
+		doc.reject(doc.place(key.String()), "unknown key %s; the sample file names every key there is", key)
 	}
 	return doc, nil
+}
+
+// place finds an unknown key of a [[table]], which the decoder names without saying of which, among those that have no finding yet.
+func (d *document) place(key string) string {
+	table, rest, _ := strings.Cut(key, ".")
+	for n := 0; d.lines[fmt.Sprintf("%s[%d]", table, n)] > 0; n++ {
+		at := fmt.Sprintf("%s[%d].%s", table, n, rest)
+		if line := d.lines[at]; line > 0 && !d.found(line) {
+			return at
+		}
+	}
+	return key
+}
+
+func (d *document) found(line int) bool {
+	return slices.ContainsFunc(d.findings, func(err error) bool { return lineOf(err) == line })
 }
 
 // reject notes a finding about a key, unless its line has one.
 func (d *document) reject(key, format string, args ...any) {
 	line := d.lines[key]
-	if line > 0 && slices.ContainsFunc(d.findings, func(err error) bool { return lineOf(err) == line }) {
+	if line > 0 && d.found(line) {
 		return
 	}
 	d.findings = append(d.findings, &Error{d.file, line, fmt.Sprintf(format, args...)})
@@ -143,6 +159,9 @@ func located(file string, err error) error {
 		text := m[3]
 		if types := decoderTypes.FindStringSubmatch(text); types != nil {
 			text = fmt.Sprintf("incompatible types: got %s, want %s", typeName(types[1]), typeName(types[2]))
+		}
+		if strings.HasSuffix(text, `to end table name, but got '\n' instead`) {
+			line-- // the decoder has gone on to the next
 		}
 		if m[2] != "" {
 			text = m[2] + ": " + text

@@ -69,11 +69,14 @@ func (t *Table) Leases() []*Lease {
 // Counts returns how many leases live and how many executors they have.
 func (t *Table) Counts() (leases, executors int) { return len(t.leases), len(t.executors) }
 
+// NotYetKnown is why a lease waits until placement has said why.
+const NotYetKnown = "waits for room"
+
 // Acquire admits a lease. Whether it may be admitted has been decided before.
 func (t *Table) Acquire(now time.Time, r Request) *Lease {
 	l := &Lease{
 		ID: t.next, Request: r, Created: now, Expires: now.Add(r.TTL),
-		Detail: "waits for room", Executors: map[string]*Executor{},
+		Detail: NotYetKnown, Executors: map[string]*Executor{},
 	}
 	t.next++
 	t.leases[l.ID] = l
@@ -174,7 +177,7 @@ func (t *Table) Gone(now time.Time, id, node string, reason api.EndReason, detai
 	t.leave(now, l, x, reason, detail)
 	t.fx.saveLease(l)
 	if active && l.ready == 0 {
-		l.Detail = "waits for room"
+		l.Detail = NotYetKnown
 		t.changed(now, l)
 	}
 	return true

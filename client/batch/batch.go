@@ -40,7 +40,7 @@ func Files(paths []string) ([]Item, error) {
 		info, err := os.Stat(path)
 		switch {
 		case err != nil:
-			bad = append(bad, fmt.Errorf("input %w", err))
+			bad = append(bad, fmt.Errorf("input %s: %w", path, cause(err)))
 		case info.IsDir():
 			bad = append(bad, fmt.Errorf("input %s: is a folder; name the files in it, such as %s", path, filepath.Join(path, "*")))
 		case !info.Mode().IsRegular():
@@ -49,6 +49,14 @@ func Files(paths []string) ([]Item, error) {
 		items = append(items, Item{Index: n + 1, Name: path, path: path})
 	}
 	return items, joinFirst(bad)
+}
+
+// cause is an error of a file without the call and the name, which the caller says.
+func cause(err error) error {
+	if at, ok := errors.AsType[*os.PathError](err); ok {
+		return at.Err
+	}
+	return err
 }
 
 // Lines makes an item of each line of r that is not empty; line ends do not belong to the input.
@@ -147,6 +155,15 @@ func (p *Plan) MakeFolders() error {
 		}
 	}
 	return nil
+}
+
+// MakeFolder makes the folder of a file that is written once all has run, so that a place where none can be stops before that.
+func MakeFolder(file string) error {
+	p := Plan{Items: []Item{{Output: file}}}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return fmt.Errorf("%s: is a folder", file)
+	}
+	return p.MakeFolders()
 }
 
 // Write puts data into path in one step: whoever finds the file finds all of it. Missing folders are made.

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/gleaner-hpc/gleaner/broker/rules"
 	"github.com/gleaner-hpc/gleaner/client"
 	"github.com/gleaner-hpc/gleaner/config"
 	"github.com/gleaner-hpc/gleaner/identity"
@@ -178,7 +177,7 @@ func (a *app) checkFlags() error {
 	case "text", "json", "csv", "html":
 		return nil
 	}
-	return usage("output %q: want text, json or csv", a.output)
+	return usage("output %q: want text, json or csv; report, simulate and estimate make html, too", a.output)
 }
 
 // dial prepares a client of the broker that flags, environment or configuration name.
@@ -241,19 +240,6 @@ func (a *app) checkCommand() *cobra.Command {
 		Use: "check", Short: "Check a configuration, or what a node can give",
 		RunE: func(*cobra.Command, []string) error { return usage("check what? See 'gleaner check --help'") },
 	}
-	check.AddCommand(a.checkNodeCommand(), &cobra.Command{
-		Use: "config FILE", Short: "Check an agent.toml or broker.toml; every finding has file and line", Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
-			err := config.Check(args[0])
-			if c, notBroker := config.LoadBroker(args[0]); err == nil && notBroker == nil {
-				_, err = rules.Compile(c)
-			}
-			if err != nil {
-				return &exitError{exitUsage, err}
-			}
-			_, err = fmt.Fprintf(a.stdout, "%s: no errors\n", args[0])
-			return err
-		},
-	})
+	check.AddCommand(a.checkNodeCommand(), a.checkConfigCommand())
 	return check
 }

@@ -298,6 +298,11 @@ func TestExitCodes(t *testing.T) {
 		"check what":          {nil, []string{"check"}, exitUsage, "check what"},
 		"check config":        {nil, []string{"check", "config", "../../contrib/config/broker.toml"}, exitOK, ""},
 		"check broken config": {nil, []string{"check", "config", "testdata/bad.txt"}, exitUsage, "testdata/bad.txt"},
+		"check no config":     {nil, []string{"check", "config"}, exitUsage, "which file"},
+		"no summary":          {nil, append(mapTo(t.TempDir()+"/{index}"), "--summary", "/proc/none/s.json"), exitUsage, "--summary: "},
+		"no list of failed":   {nil, append(mapTo(t.TempDir()+"/{index}"), "--failed-list", "testdata"), exitUsage, "--failed-list: testdata: is a folder"},
+		"no lines":            {nil, []string{"map", library, "--lines", os.DevNull, "--out", "x{index}"}, exitUsage, "has only empty lines"},
+		"no input":            {nil, []string{"map", library, "none", "--out", "x{index}"}, exitUsage, "input none: no such file"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

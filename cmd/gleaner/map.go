@@ -32,7 +32,7 @@ func (a *app) mapCommand() *cobra.Command {
 TEMPLATE names result files with {name} {stem} {ext} {dir} {index}: results/{stem}.jpg. Results that exist are skipped, so the same command
 again runs only what is missing; --force runs all. Tasks whose executor Slurm took back run again elsewhere. FUNCTION is
 path/to/lib.so:symbol. Inside a Slurm job the lease ends with the job.`,
-		Example: `  gleaner map build/libthumbnailer.so photos/*.jpg --out small/{stem}.jpg --executors 8 --mem-per-executor 512M`,
+		Example: `  gleaner map lib/libthumbnailer.so photos/*.jpg --out small/{stem}.jpg --executors 8 --mem-per-executor 512M`,
 		RunE:    func(c *cobra.Command, args []string) error { return a.runMap(c.Context(), &f, args) },
 	}
 	f.lease.add(c.Flags(), a.getenv)
@@ -60,6 +60,14 @@ func (a *app) runMap(ctx context.Context, f *mapFlags, args []string) error {
 	}
 	if err := plan.MakeFolders(); err != nil {
 		return &exitError{exitUsage, err}
+	}
+	for flag, file := range map[string]string{"--summary": f.summary, "--failed-list": f.failedList} {
+		if file == "" {
+			continue
+		}
+		if err := batch.MakeFolder(file); err != nil {
+			return usage("%s: %w", flag, err)
+		}
 	}
 	summary, err := a.execute(ctx, plan, request, f.failEmpty)
 	if e := a.writeSummary(f, &summary); e != nil {
@@ -96,6 +104,9 @@ func (a *app) plan(f *mapFlags, inputs []string) (*batch.Plan, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if len(items) == 0 && f.lines != "" {
+		return nil, fmt.Errorf("no inputs: --lines %s has only empty lines", f.lines)
 	}
 	if len(items) == 0 {
 		return nil, errors.New("no inputs: name files, or a file of lines with --lines")

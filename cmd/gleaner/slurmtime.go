@@ -55,9 +55,17 @@ func offset(now time.Time, count, unit, s string) (time.Time, error) {
 		return time.Time{}, fmt.Errorf("time %q: want now-COUNT with seconds, minutes, hours, days or weeks", s)
 	}
 	if step >= 24*time.Hour {
-		return now.AddDate(0, 0, int(n)*int(step/(24*time.Hour))), nil
+		return within(now.AddDate(0, 0, int(n)*int(step/(24*time.Hour))), s)
 	}
-	return now.Add(time.Duration(n) * step), nil
+	return within(now.Add(time.Duration(n)*step), s)
+}
+
+// within refuses what is no date in Slurm or JSON.
+func within(t time.Time, s string) (time.Time, error) {
+	if t.Year() < 1970 || t.Year() > 9999 {
+		return time.Time{}, fmt.Errorf("time %q: want one after 1970", s)
+	}
+	return t, nil
 }
 
 func past(midnight time.Time, after time.Duration, now time.Time) time.Time {
@@ -74,7 +82,7 @@ func past(midnight time.Time, after time.Duration, now time.Time) time.Time {
 func date(text, s string, now time.Time) (time.Time, error) {
 	for _, form := range dateForms {
 		if t, err := time.ParseInLocation(form, text, now.Location()); err == nil {
-			return t, nil
+			return within(t, s)
 		}
 	}
 	for _, form := range yearless {

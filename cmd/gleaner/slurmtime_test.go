@@ -40,7 +40,7 @@ func TestParseTime(t *testing.T) {
 			t.Errorf("%s: got %s, %v; want %s", text, got, err, want)
 		}
 	}
-	for _, bad := range []string{"", "yesterday", "now-", "now-1month", "25:00", "2026-13-01", "uts", "now-99999999999"} {
+	for _, bad := range []string{"", "yesterday", "now-", "now-1month", "25:00", "2026-13-01", "uts", "now-99999999999", "now-99999999weeks", "0001-01-01", "now-999999hours", "now+999999999weeks"} {
 		if got, err := parseTime(bad, now); err == nil {
 			t.Errorf("%s: got %s", bad, got)
 		}

@@ -43,8 +43,11 @@ func summaryText(s *batch.Summary) string {
 	}
 	took := time.Duration(s.Seconds * float64(time.Second)).Round(time.Millisecond)
 	fmt.Fprintf(&b, "%s: %s, in %s\n", plural(s.Tasks, "task"), strings.Join(parts, ", "), took)
-	if s.Evictions+s.Lost+s.Retried > 0 {
+	switch {
+	case s.Evictions+s.Lost > 0:
 		fmt.Fprintf(&b, "%s evicted by Slurm's jobs, %d lost otherwise; %s repeated\n", plural(int(s.Evictions), "executor"), s.Lost, plural(int(s.Retried), "run"))
+	case s.Retried > 0:
+		fmt.Fprintf(&b, "%s repeated\n", plural(int(s.Retried), "run"))
 	}
 	for n, f := range s.Failures {
 		if n == shownFailures {

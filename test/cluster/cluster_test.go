@@ -42,6 +42,14 @@ func upHere(t *testing.T, o Options) *Cluster {
 // bare leaves out what Gleaner adds: these tests are about the harness.
 var bare = []string{"brokerd", "launch", "agentd", "gate", "hook"}
 
+func TestWithoutUnknown(t *testing.T) {
+	for role, known := range map[string]bool{"agentd": true, "agentd/n1": true, "slurmrestd": true, "agent": false, "slurmctld": false} {
+		if _, err := newSpec(Options{Dir: t.TempDir(), Without: []string{role}}); (err == nil) != known {
+			t.Errorf("without %s: %v", role, err)
+		}
+	}
+}
+
 func TestUpRunDown(t *testing.T) {
 	c := upHere(t, Options{Nodes: 2, Without: bare})
 	out, err := c.Command(t.Context(), "srun", "-N2", "-n2", "sh", "-c", "echo $SLURMD_NODENAME").CombinedOutput()

@@ -41,6 +41,9 @@ const (
 	specFile = "cluster.json"
 )
 
+// optional are the roles that a cluster comes up without.
+var optional = []string{"agentd", "brokerd", "launch", "gate", "hook", "slurmrestd"}
+
 func newSpec(o Options) (*spec, error) {
 	if o.Dir == "" {
 		return nil, errors.New("cluster folder: want a path")
@@ -95,6 +98,8 @@ func (s *spec) validate() error {
 		return fmt.Errorf("%d nodes: want 1 to %d", s.Nodes, maxNodes)
 	case s.Mode != Virtual && s.Mode != Cgroup:
 		return fmt.Errorf("mode %q: want %s or %s", s.Mode, Virtual, Cgroup)
+	case slices.ContainsFunc(s.Without, func(role string) bool { return !slices.Contains(optional, kind(role)) }):
+		return fmt.Errorf("without %s: want roles among %s, or a node's, such as agentd/%sn1", strings.Join(s.Without, " "), strings.Join(optional, " "), s.Name)
 	case s.CPUs < 1 || s.MemoryMiB < 64:
 		return fmt.Errorf("%d CPUs and %d MiB per node: too few", s.CPUs, s.MemoryMiB)
 	}

@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"io/fs"
 	"os/exec"
 	"path"
 	"path/filepath"
@@ -204,6 +205,7 @@ func TestNames(t *testing.T) {
 // list returns the module's packages.
 func list(t *testing.T) []pkg {
 	t.Helper()
+	watch()
 	cmd := exec.Command("go", "list", "-deps", "-e", "-tags", "seccomp",
 		"-json=ImportPath,Name,Dir,Imports,Deps,GoFiles,CgoFiles,Standard", module+"/...")
 	var stderr bytes.Buffer
@@ -228,6 +230,17 @@ func list(t *testing.T) []pkg {
 		t.Fatalf("go list found %d packages of %s", len(packages), module)
 	}
 	return packages
+}
+
+// watch opens every folder of the module: go test would call these tests cached until one of the files that they open themselves
+// changes, and knows nothing of what go list reads.
+func watch() {
+	_ = filepath.WalkDir("../..", func(dir string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.IsDir() && (entry.Name() == "build" || strings.HasPrefix(entry.Name(), ".") && entry.Name() != "..") {
+			return fs.SkipDir
+		}
+		return nil // what vanishes meanwhile is no package
+	})
 }
 
 // below says whether an import path lies at or below one of the patterns.

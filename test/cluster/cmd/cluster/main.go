@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -60,6 +61,9 @@ func run(verb string, args []string) error {
 func up(ctx context.Context, o cluster.Options) error {
 	began := time.Now()
 	c, err := cluster.Up(ctx, o)
+	if err != nil && ctx.Err() != nil && len(cluster.Traces(o.Dir)) == 0 {
+		return errors.New("interrupted; nothing is left")
+	}
 	if err != nil {
 		return err
 	}
@@ -107,6 +111,9 @@ func restart(ctx context.Context, dir string, roles []string) error {
 
 func env(dir string) error {
 	c, err := cluster.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("no cluster is up in %s: start one with make cluster-up", dir)
+	}
 	if err != nil {
 		return err
 	}
