@@ -2,6 +2,7 @@ package launch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"path/filepath"
@@ -10,7 +11,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
@@ -38,6 +38,8 @@ func listen(t *testing.T, path string) (net.Listener, <-chan net.Conn) {
 	t.Cleanup(func() { _ = l.Close(); <-done })
 	return l, conns
 }
+
+func receive(conn net.Conn, req *launcher.Request) error { return json.NewDecoder(conn).Decode(req) }
 
 func dialed(t *testing.T, path string) *Client {
 	t.Helper()
@@ -80,8 +82,8 @@ func TestComesUpLater(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	go func() {
 		var req launcher.Request
-		if jsonframe.Read(conn, &req) == nil {
-			_ = jsonframe.Write(conn, launcher.Reply{ID: req.ID, Sandboxes: []launcher.Sandbox{{ID: "a-0"}}})
+		if receive(conn, &req) == nil {
+			_ = json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID, Sandboxes: []launcher.Sandbox{{ID: "a-0"}}})
 		}
 	}()
 	if all, err := c.List(t.Context()); err != nil || len(all) != 1 {
@@ -98,16 +100,16 @@ func TestConnectionLost(t *testing.T) {
 	first := <-conns
 	go func() {
 		var req launcher.Request
-		_ = jsonframe.Read(first, &req)
+		_ = receive(first, &req)
 		_ = first.Close()
 	}()
-	if err := c.CleanUp(t.Context()); !errors.Is(err, ErrDown) {
-		t.Errorf("clean up: %v", err)
+	if err := c.Thaw(t.Context()); !errors.Is(err, ErrDown) {
+		t.Errorf("thaw: %v", err)
 	}
 	up(t, c, true)
 	second := <-conns
 	defer func() { _ = second.Close() }()
-	if err := jsonframe.Write(second, launcher.Reply{Exited: &launcher.Exited{ID: "a-0", Code: 3}}); err != nil {
+	if err := json.NewEncoder(second).Encode(launcher.Reply{Exited: &launcher.Exited{ID: "a-0", Code: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	if e := <-c.Exited(); e.ID != "a-0" || e.Code != 3 {
@@ -124,14 +126,14 @@ func TestExitsDoNotHoldUpReplies(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	go func() {
 		for range 100 {
-			_ = jsonframe.Write(conn, launcher.Reply{Exited: &launcher.Exited{ID: "x"}})
+			_ = json.NewEncoder(conn).Encode(launcher.Reply{Exited: &launcher.Exited{ID: "x"}})
 		}
 		var req launcher.Request
-		if jsonframe.Read(conn, &req) == nil {
-			_ = jsonframe.Write(conn, launcher.Reply{ID: req.ID})
+		if receive(conn, &req) == nil {
+			_ = json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID})
 		}
 	}()
-	if err := c.CleanUp(t.Context()); err != nil {
+	if err := c.Thaw(t.Context()); err != nil {
 		t.Error(err)
 	}
 	for range 100 {
@@ -149,7 +151,7 @@ func TestContextEndsACall(t *testing.T) {
 	asked := make(chan launcher.Request, 2)
 	go func() {
 		var req launcher.Request
-		for jsonframe.Read(conn, &req) == nil {
+		for receive(conn, &req) == nil {
 			asked <- req
 		}
 	}()
@@ -163,7 +165,7 @@ func TestContextEndsACall(t *testing.T) {
 	if req.Deadline <= 0 || req.Deadline > 46*time.Millisecond {
 		t.Errorf("deadline on the wire: %v", req.Deadline)
 	}
-	if err := jsonframe.Write(conn, launcher.Reply{ID: req.ID}); err != nil {
+	if err := json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID}); err != nil {
 		t.Error(err)
 	}
 }
@@ -175,7 +177,7 @@ func TestClosed(t *testing.T) {
 	conn := <-conns
 	defer func() { _ = conn.Close() }()
 	c.Close()
-	if err := c.CleanUp(t.Context()); !errors.Is(err, ErrDown) {
+	if err := c.Thaw(t.Context()); !errors.Is(err, ErrDown) {
 		t.Errorf("after Close: %v", err)
 	}
 }

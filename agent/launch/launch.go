@@ -4,6 +4,7 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,9 +49,16 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("launcher refused to %s: %s", e.Verb, e.Reason)
 }
 
+// withDefaults says what a Spec leaves open: /tmp is a quarter of the memory, and there are at most 256 processes and threads.
+func withDefaults(spec launcher.Spec) launcher.Spec {
+	spec.TmpBytes = cmp.Or(spec.TmpBytes, spec.MemoryBytes/4)
+	spec.PIDs = cmp.Or(spec.PIDs, 256)
+	return spec
+}
+
 // Start creates and starts one sandbox and returns the executor's pid on the host.
 func (c *Client) Start(ctx context.Context, spec launcher.Spec) (int, error) {
-	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Start, Spec: &spec})
+	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Start, Spec: withDefaults(spec)})
 	if err != nil {
 		return 0, err
 	}
@@ -59,7 +67,7 @@ func (c *Client) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 
 // Resize gives a running sandbox other cores, memory and process limits.
 func (c *Client) Resize(ctx context.Context, spec launcher.Spec) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.Resize, Spec: &spec})
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Resize, Spec: withDefaults(spec)})
 	return err
 }
 
@@ -107,10 +115,4 @@ func (c *Client) List(ctx context.Context) ([]launcher.Sandbox, error) {
 func (c *Client) Open(ctx context.Context, jobs ...uint32) ([]uint32, error) {
 	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Open, Jobs: jobs})
 	return reply.Shut, err
-}
-
-// CleanUp ends every sandbox of this node and removes every trace of them.
-func (c *Client) CleanUp(ctx context.Context) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.CleanUp})
-	return err
 }

@@ -32,6 +32,7 @@ func main() {
 	if sandbox.IsInit() {
 		sandbox.Init()
 	}
+	unix.Umask(0o022) // an unprivileged id sets sandboxes up, in the folders that are made here
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	o, err := parse(os.Args[1:], log)
 	if errors.Is(err, flag.ErrHelp) {
@@ -41,17 +42,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "launch:", err)
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
-	defer stop()
+	ctx, _ := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	if err := run(ctx, o); err != nil {
 		log.Error("launch", "error", err)
-		stop()
 		os.Exit(1)
 	}
 }
 
 func parse(args []string, log *slog.Logger) (options, error) {
-	o := options{cfg: sandbox.Config{Log: log}}
+	o := options{cfg: sandbox.Config{Log: log, Command: sandbox.DefaultCommand}}
 	f := flag.NewFlagSet("launch", flag.ContinueOnError)
 	f.StringVar(&o.socket, "socket", "/run/gleaner-launch/launch.sock", "Unix socket on which the agent asks")
 	f.Func("agent-uid", "user that may ask: a name, or the number of user and group (default root)", func(s string) error {
@@ -85,16 +84,14 @@ func parse(args []string, log *slog.Logger) (options, error) {
 
 // agentIDs reads --agent-uid.
 func agentIDs(text string) (uid, gid int, err error) {
-	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return int(n), int(n), nil
+	known := &user.User{Uid: text, Gid: text}
+	if _, err := strconv.ParseUint(text, 10, 31); err != nil {
+		if known, err = user.Lookup(text); err != nil {
+			return 0, 0, err
+		}
 	}
-	known, err := user.Lookup(text)
-	if err != nil {
-		return 0, 0, err
-	}
-	uid, err1 := strconv.Atoi(known.Uid)
-	gid, err2 := strconv.Atoi(known.Gid)
-	return uid, gid, errors.Join(err1, err2)
+	_, err = fmt.Sscan(known.Uid+" "+known.Gid, &uid, &gid)
+	return uid, gid, err
 }
 
 func shortHost() string {
@@ -104,16 +101,14 @@ func shortHost() string {
 }
 
 func run(ctx context.Context, o options) error {
+	if o.cleanup {
+		return sandbox.CleanUp(o.cfg)
+	}
 	manager, err := sandbox.New(o.cfg)
 	if err != nil {
 		return err
 	}
 	defer manager.Close()
-	if o.cleanup {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		return manager.CleanUp(ctx)
-	}
 	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
 	s := newServer(manager, uint32(o.cfg.AgentUID), o.cfg.Log)
 	s.orphanTimeout = o.orphans

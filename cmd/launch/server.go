@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -15,7 +17,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
@@ -23,8 +24,7 @@ const (
 	maxCalls     = 64              // under way at a time on one connection; more wait in the socket
 	writeTimeout = 5 * time.Second // for an agent that does not read
 	killTime     = time.Second     // where a Kill names no deadline
-	longestKill  = time.Minute
-	cleanUpTime  = time.Minute
+	longestCall  = time.Minute
 	healEvery    = time.Second // how often it is seen whether the socket is still there
 )
 
@@ -37,7 +37,6 @@ type manager interface {
 	Thaw(ctx context.Context, ids ...string) error
 	List(ctx context.Context) ([]launcher.Sandbox, error)
 	Open(ctx context.Context, jobs ...uint32) ([]uint32, error)
-	CleanUp(ctx context.Context) error
 	Exited() <-chan launcher.Exited
 }
 
@@ -58,7 +57,7 @@ type server struct {
 // peer is one connection.
 type peer struct {
 	conn *net.UnixConn
-	mu   sync.Mutex // one frame at a time
+	mu   sync.Mutex // one reply at a time
 }
 
 func newServer(m manager, uid uint32, log *slog.Logger) *server {
@@ -68,7 +67,6 @@ func newServer(m manager, uid uint32, log *slog.Logger) *server {
 // serve answers at path until ctx ends. Calls under way are finished first.
 func (s *server) serve(ctx context.Context, path string) error {
 	defer s.wg.Wait()
-	defer s.hangUp()
 	s.wg.Go(func() { s.broadcast(ctx) })
 	s.orphans = time.AfterFunc(s.orphanTimeout, func() { s.endOrphans(ctx) })
 	defer s.orphans.Stop()
@@ -133,12 +131,7 @@ func (s *server) admit(ctx context.Context, conn *net.UnixConn) {
 		_ = conn.Close()
 		return
 	}
-	p := &peer{conn: conn}
-	s.mu.Lock()
-	s.peers[p] = true
-	s.orphans.Stop()
-	s.mu.Unlock()
-	s.wg.Go(func() { s.converse(ctx, p) })
+	s.wg.Go(func() { s.converse(ctx, &peer{conn: conn}) })
 }
 
 // endOrphans ends every sandbox when no agent has been connected for longer than the orphan timeout. Executors end themselves then; this is
@@ -151,31 +144,19 @@ func (s *server) endOrphans(ctx context.Context) {
 		return
 	}
 	defer s.orphans.Reset(s.orphanTimeout) // for what has not ended
-	all, err := s.manager.List(ctx)
-	ids := make([]string, 0, len(all))
+	ctx, cancel := context.WithTimeout(ctx, longestCall)
+	defer cancel()
+	all, _ := s.manager.List(ctx)
+	if len(all) == 0 {
+		return
+	}
+	var ids []string
 	for _, box := range all {
 		ids = append(ids, box.ID)
 	}
-	if err == nil && len(ids) == 0 {
-		return
-	}
-	var remaining []string
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, longestKill)
-		defer cancel()
-		remaining, err = s.manager.Kill(ctx, ids...)
-	}
+	remaining, err := s.manager.Kill(ctx, ids...)
 	s.log.Warn("no agent for longer than the orphan timeout; its sandboxes are ended", "timeout", s.orphanTimeout,
 		"sandboxes", ids, "remaining", remaining, "error", err)
-}
-
-// hangUp closes every connection.
-func (s *server) hangUp() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for p := range s.peers {
-		_ = p.conn.Close()
-	}
 }
 
 func (s *server) broadcast(ctx context.Context) {
@@ -194,66 +175,64 @@ func (s *server) broadcast(ctx context.Context) {
 	}
 }
 
-// send writes one frame. A peer that cannot be written to is hung up on.
+// send writes one reply. A peer that cannot be written to is hung up on.
 func (p *peer) send(reply launcher.Reply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_ = p.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err := jsonframe.Write(p.conn, reply); err != nil {
+	if err := json.NewEncoder(p.conn).Encode(reply); err != nil {
 		_ = p.conn.Close()
 	}
 }
 
+// converse answers one connection until it breaks or ctx ends.
 func (s *server) converse(ctx context.Context, p *peer) {
-	defer func() {
-		s.mu.Lock()
-		if delete(s.peers, p); len(s.peers) == 0 && ctx.Err() == nil {
-			s.orphans.Reset(s.orphanTimeout)
-		}
-		s.mu.Unlock()
-		_ = p.conn.Close()
-	}()
+	defer context.AfterFunc(ctx, func() { _ = p.conn.Close() })()
+	s.mu.Lock()
+	s.peers[p] = true
+	s.orphans.Stop()
+	s.mu.Unlock()
 	slots := make(chan struct{}, maxCalls)
-	for {
+	lines := bufio.NewScanner(p.conn)
+	lines.Buffer(nil, launcher.MaxRequest)
+	err := error(nil)
+	for err == nil && lines.Scan() {
 		var req launcher.Request
-		if err := jsonframe.Read(p.conn, &req); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-				s.log.Warn("connection lost", "error", err)
-			}
-			return
+		if err = json.Unmarshal(lines.Bytes(), &req); err == nil {
+			slots <- struct{}{}
+			s.wg.Go(func() {
+				defer func() { <-slots }()
+				p.send(s.answer(context.WithoutCancel(ctx), req))
+			})
 		}
-		slots <- struct{}{}
-		s.wg.Go(func() {
-			defer func() { <-slots }()
-			p.send(s.answer(context.WithoutCancel(ctx), req))
-		})
+	}
+	if err = cmp.Or(err, lines.Err()); err != nil && ctx.Err() == nil {
+		s.log.Warn("connection lost", "error", err)
+	}
+	_ = p.conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.peers, p); len(s.peers) == 0 && ctx.Err() == nil {
+		s.orphans.Reset(s.orphanTimeout)
 	}
 }
 
 func (s *server) answer(ctx context.Context, req launcher.Request) launcher.Reply {
+	limit := longestCall
+	if req.Verb == launcher.Kill {
+		limit = min(limit, cmp.Or(req.Deadline, killTime))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	reply := launcher.Reply{ID: req.ID}
 	var err error
 	switch req.Verb {
 	case launcher.Start:
-		if req.Spec == nil {
-			err = errors.New("start without a spec")
-			break
-		}
-		reply.PID, err = s.manager.Start(ctx, *req.Spec)
+		reply.PID, err = s.manager.Start(ctx, req.Spec)
 	case launcher.Resize:
-		if req.Spec == nil {
-			err = errors.New("resize without a spec")
-			break
-		}
-		err = s.manager.Resize(ctx, *req.Spec)
+		err = s.manager.Resize(ctx, req.Spec)
 	case launcher.Kill:
-		limit := killTime
-		if req.Deadline > 0 {
-			limit = min(req.Deadline, longestKill)
-		}
-		ctx, cancel := context.WithTimeout(ctx, limit)
 		reply.Remaining, err = s.manager.Kill(ctx, req.IDs...)
-		cancel()
 	case launcher.Freeze:
 		err = s.manager.Freeze(ctx, req.IDs...)
 	case launcher.Thaw:
@@ -262,10 +241,6 @@ func (s *server) answer(ctx context.Context, req launcher.Request) launcher.Repl
 		reply.Sandboxes, err = s.manager.List(ctx)
 	case launcher.Open:
 		reply.Shut, err = s.manager.Open(ctx, req.Jobs...)
-	case launcher.CleanUp:
-		ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
-		err = s.manager.CleanUp(ctx)
-		cancel()
 	default:
 		err = fmt.Errorf("unknown verb %q", req.Verb)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,6 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/agent/launch"
 	"github.com/gleaner-hpc/gleaner/agent/launch/launchtest"
-	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 	"github.com/gleaner-hpc/gleaner/executor/sandbox"
 )
@@ -165,9 +165,9 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	_ = jsonframe.Write(conn, launcher.Request{ID: 1, Verb: launcher.List})
+	_ = json.NewEncoder(conn).Encode(launcher.Request{ID: 1, Verb: launcher.List})
 	var reply launcher.Reply
-	if err := jsonframe.Read(conn, &reply); err == nil {
+	if err := json.NewDecoder(conn).Decode(&reply); err == nil {
 		t.Errorf("a stranger is answered: %+v", reply)
 	}
 }
@@ -175,7 +175,8 @@ func TestStrangersAreRefused(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	path := serveFake(t, launchtest.NewFake(), os.Getuid())
 	for name, bytes := range map[string]string{
-		"not JSON": "\x04\x00\x00\x00oops", "too long": "\xff\xff\xff\xff", "cut short": "\x10\x00\x00\x00{}", "HTTP": "GET / HTTP/1.0\r\n\r\n",
+		"not JSON": "oops\n", "no object": "7\n", "cut short": `{"id":1,"verb":"li`, "HTTP": "GET / HTTP/1.0\r\n\r\n",
+		"too long": `{"id":1,"verb":"list","ids":["` + strings.Repeat("x", launcher.MaxRequest) + "\"]}\n",
 	} {
 		conn, err := net.Dial("unix", path)
 		if err != nil {
@@ -195,7 +196,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 		var reply launcher.Reply
-		if err := errors.Join(jsonframe.Write(conn, req), jsonframe.Read(conn, &reply)); err != nil || reply.ID != req.ID || reply.Error == "" {
+		if err := errors.Join(json.NewEncoder(conn).Encode(req), json.NewDecoder(conn).Decode(&reply)); err != nil || reply.ID != req.ID || reply.Error == "" {
 			t.Errorf("%+v: %+v, %v", req, reply, err)
 		}
 		_ = conn.Close()

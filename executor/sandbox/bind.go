@@ -19,32 +19,29 @@ import (
 // files, opens what is asked for, and follows no link on the way. What it got is mounted, whatever the path leads to by then; that
 // also works where root is nobody (root_squash).
 
-// binds are the folders on which a sandbox's files of the owner's stand on the host, until the sandbox has copied their mounts.
-func (m *Manager) binds(id string) string { return filepath.Join(m.dir(), "binds", id) }
-
-// stage mounts what the spec binds below binds(id), and says how the sandbox mounts it from there. What mounts itself below a source
-// is not seen.
-func (m *Manager) stage(s launcher.Spec) ([]*configs.Mount, error) {
-	if len(s.Binds) == 0 {
-		return nil, nil
+// stage mounts what the spec binds below binds(id), and says how the sandbox mounts it from there, until unmount. What mounts itself below
+// a source is not seen.
+func (m *Manager) stage(s launcher.Spec) (all []*configs.Mount, err error) {
+	if len(s.Binds) > 0 {
+		err = mountTmp(m.binds(s.ID), "size=64k,mode=0700")
 	}
-	var all []*configs.Mount
 	tops := map[string]bool{}
 	for i, b := range s.Binds {
-		at := filepath.Join(m.binds(s.ID), strconv.Itoa(i))
-		if err := stageOne(s, b, at); err != nil {
-			return nil, fmt.Errorf("bind %s: %w", b.Source, err)
-		}
+		at := m.binds(s.ID, strconv.Itoa(i))
 		if t := top(b.Target); !tops[t] {
 			tops[t] = true
-			if err := os.MkdirAll(filepath.Join(m.root(), t), 0o755); err != nil {
-				return nil, err
-			}
-			all = append(all, &configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: t, Flags: quiet | unix.MS_NOEXEC, Data: "mode=755,size=64k,nr_inodes=256"})
+			err = errors.Join(err, os.MkdirAll(filepath.Join(m.root(), t), 0o755))
+			all = append(all, tmpfs(t, quiet|unix.MS_NOEXEC, "mode=755,size=64k,nr_inodes=256"))
 		}
-		flags := 0
-		if !b.Writable {
-			flags = unix.MS_RDONLY
+		if err == nil {
+			err = stageOne(s, b, at)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("bind %s: %w", b.Source, err)
+		}
+		flags := unix.MS_RDONLY
+		if b.Writable {
+			flags = 0
 		}
 		all = append(all, bind(at, b.Target, flags))
 	}
@@ -70,8 +67,8 @@ func stageOne(s launcher.Spec, b launcher.Bind, at string) error {
 		return fmt.Errorf("mount_setattr: %w", err)
 	}
 	if folder {
-		err = os.MkdirAll(at, 0o700)
-	} else if err = os.MkdirAll(filepath.Dir(at), 0o700); err == nil {
+		err = os.Mkdir(at, 0o700)
+	} else {
 		err = os.WriteFile(at, nil, 0o600)
 	}
 	if err != nil {
@@ -128,21 +125,4 @@ func become(s launcher.Spec) error {
 		return fmt.Errorf("become user %d: %w", s.UID, errors.Join(err, unix.EPERM))
 	}
 	return nil
-}
-
-// unstage removes what stage made. The sandbox keeps mounts of its own.
-func (m *Manager) unstage(id string) error {
-	mounts, _ := filepath.Glob(filepath.Join(m.binds(id), "*"))
-	var errs []error
-	for _, at := range mounts {
-		err := unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err == nil || errors.Is(err, unix.EINVAL) { // EINVAL: nothing was mounted yet
-			err = os.Remove(at)
-		}
-		errs = append(errs, err)
-	}
-	if err := unix.Rmdir(m.binds(id)); err != nil && err != unix.ENOENT {
-		errs = append(errs, &os.PathError{Op: "remove", Path: m.binds(id), Err: err})
-	}
-	return errors.Join(errs...)
 }

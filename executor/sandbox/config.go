@@ -3,10 +3,8 @@ package sandbox
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/opencontainers/cgroups"
@@ -20,11 +18,15 @@ import (
 
 const quiet = unix.MS_NOSUID | unix.MS_NODEV
 
+// setupID is the host's uid and gid that is root in the sandboxes during setup; nobody owns it.
+const setupID = 2147483646
+
 // container describes the sandbox to libcontainer.
 //
-// The ids: root in the sandbox is SetupID on the host, an id that owns nothing; it does the setup and is gone with it. The
+// The ids: root in the sandbox is setupID on the host, an id that owns nothing; it does the setup and is gone with it. The
 // executor is its owner's uid and gid inside as outside, and no other id exists in there.
-func (m *Manager) container(s launcher.Spec, self, names string) (*configs.Config, error) {
+func (m *Manager) container(note memo) (*configs.Config, error) {
+	s := note.Spec
 	nodes, err := deviceNodes(s.Devices)
 	if err != nil {
 		return nil, err
@@ -33,23 +35,28 @@ func (m *Manager) container(s launcher.Spec, self, names string) (*configs.Confi
 	for _, n := range nodes {
 		rules = append(rules, &n.Rule)
 	}
+	binds, err := m.stage(s)
+	if err != nil {
+		return nil, err
+	}
 	score := 500 // the worker in there has 1000: whatever fills the memory, the executor lives to say so
 	return &configs.Config{
 		Rootfs:     m.rootOf(s),
+		Labels:     note.labels(),
 		Readonlyfs: true,
 		// Nothing mounted on the host later shows up inside, and nothing mounted inside on the host.
 		RootPropagation: unix.MS_PRIVATE | unix.MS_REC,
-		Mounts:          mounts(s, m.cfg.Libexec, m.agentDir(), self, names),
+		Mounts:          append(m.mounts(s), binds...),
 		Devices:         nodes,
 		Hostname:        s.ID,
 		Namespaces: configs.Namespaces{
 			{Type: configs.NEWUSER}, {Type: configs.NEWPID}, {Type: configs.NEWNS},
 			{Type: configs.NEWIPC}, {Type: configs.NEWUTS}, {Type: configs.NEWCGROUP},
 		},
-		UIDMappings: idMap(m.cfg.SetupID, s.UID),
-		GIDMappings: idMap(m.cfg.SetupID, append([]uint32{s.GID}, s.Groups...)...),
+		UIDMappings: idMap(s.UID),
+		GIDMappings: idMap(append([]uint32{s.GID}, s.Groups...)...),
 		Cgroups: &cgroups.Cgroup{
-			Path:      filepath.Join("/", m.cfg.CgroupParent, m.cfg.Node, s.ID),
+			Path:      filepath.Join("/", string(m.group(s.ID))),
 			Resources: resources(s, rules),
 		},
 		Capabilities:    &configs.Capabilities{},
@@ -86,8 +93,8 @@ func atMost(kind int, want uint64) configs.Rlimit {
 	return configs.Rlimit{Type: kind, Soft: want, Hard: want}
 }
 
-func idMap(setup uint32, ids ...uint32) []configs.IDMap {
-	all := []configs.IDMap{{ContainerID: 0, HostID: int64(setup), Size: 1}}
+func idMap(ids ...uint32) []configs.IDMap {
+	all := []configs.IDMap{{ContainerID: 0, HostID: setupID, Size: 1}}
 	slices.Sort(ids)
 	for _, id := range slices.Compact(ids) {
 		all = append(all, configs.IDMap{ContainerID: int64(id), HostID: int64(id), Size: 1})
@@ -96,30 +103,29 @@ func idMap(setup uint32, ids ...uint32) []configs.IDMap {
 }
 
 func resources(s launcher.Spec, rules []*devices.Rule) *cgroups.Resources {
-	pids := pidLimit(s)
+	pids := int64(s.PIDs)
 	r := &cgroups.Resources{
-		Devices:   rules,
-		Memory:    s.MemoryBytes,
-		PidsLimit: &pids,
-		CpuShares: 2, // the least: whatever else wants the core comes first
-		CpuWeight: 1,
+		Devices:    rules,
+		Memory:     s.MemoryBytes,
+		PidsLimit:  &pids,
+		CpuShares:  2, // the least: whatever else wants the core comes first
+		CpuWeight:  1,
+		CpusetCpus: strings.ReplaceAll(strings.Trim(fmt.Sprint(s.CPUs), "[]"), " ", ","),
 	}
 	r.CpuQuota, r.CpuPeriod = quota(s.MilliCPUs)
-	if len(s.CPUs) > 0 {
-		r.CpusetCpus = cpuList(s.CPUs)
-	}
 	if cgroups.IsCgroup2UnifiedMode() || cgroups.PathExists(cgroupRoot+"/memory/memory.memsw.limit_in_bytes") {
 		r.MemorySwap = s.MemoryBytes // memory and swap together
 	}
 	return r
 }
 
-func cpuList(cpus []int) string {
-	text := make([]string, len(cpus))
-	for i, n := range cpus {
-		text[i] = strconv.Itoa(n)
+// quota turns thousandths of a CPU into microseconds of CPU per period. Short periods keep the pauses of a throttled executor
+// short; the kernel takes no quota below 1 ms.
+func quota(milli int) (quota int64, period uint64) {
+	if milli >= 100 {
+		return int64(milli) * 10, 10_000
 	}
-	return strings.Join(text, ",")
+	return int64(milli) * 100, 100_000
 }
 
 // deviceNodes are the device files that the sandbox sees, with the rules that let it use them.
@@ -127,40 +133,33 @@ func deviceNodes(extra []string) ([]*devices.Device, error) {
 	var nodes []*devices.Device
 	for _, path := range append([]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}, extra...) {
 		var st unix.Stat_t
-		if err := unix.Lstat(path, &st); err != nil {
-			return nil, &os.PathError{Op: "lstat", Path: path, Err: err}
+		err := unix.Lstat(path, &st)
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFCHR {
+			err = errors.New("not a character device")
 		}
-		if st.Mode&unix.S_IFMT != unix.S_IFCHR {
-			return nil, fmt.Errorf("device %s: not a character device", path)
+		if err != nil {
+			return nil, fmt.Errorf("device %s: %w", path, err)
 		}
-		nodes = append(nodes, &devices.Device{
-			Path: path, FileMode: 0o666,
-			Rule: devices.Rule{
-				Type: devices.CharDevice, Allow: true, Permissions: "rw",
-				Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)),
-			},
-		})
+		rule := devices.Rule{Type: devices.CharDevice, Major: int64(unix.Major(st.Rdev)), Minor: int64(unix.Minor(st.Rdev)), Permissions: "rw", Allow: true}
+		nodes = append(nodes, &devices.Device{Path: path, FileMode: 0o666, Rule: rule})
 	}
 	return nodes, nil
 }
 
 // mounts are what the sandbox sees of the host, and the little that it may write to.
-func mounts(s launcher.Spec, libexec, agent, self, names string) []*configs.Mount {
-	tmpfs := func(path string, flags int, options string) *configs.Mount {
-		return &configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: path, Flags: flags, Data: options}
-	}
+func (m *Manager) mounts(s launcher.Spec) []*configs.Mount {
 	// An empty file costs memory too, about 1 KiB that no size counts.
-	size := fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d", tmpBytes(s), max(tmpBytes(s)>>12, 1024))
+	size := fmt.Sprintf("mode=1777,size=%d,nr_inodes=%d", s.TmpBytes, max(s.TmpBytes>>12, 1024))
 	all := []*configs.Mount{
 		{Device: "proc", Source: "proc", Destination: "/proc", Flags: quiet | unix.MS_NOEXEC},
 		tmpfs("/dev", unix.MS_NOSUID|unix.MS_NOEXEC|unix.MS_RDONLY, "mode=755,size=64k"),
 		tmpfs("/dev/shm", quiet|unix.MS_NOEXEC, size),
 		tmpfs("/tmp", quiet, size),
-		bind(libexec, "/gleaner", unix.MS_RDONLY),
-		bind(agent, "/run/gleaner/agent", unix.MS_RDONLY|unix.MS_NOEXEC),
-		bind(self, "/run/gleaner/self", unix.MS_NOEXEC),
-		bind(names+".passwd", "/etc/passwd", unix.MS_RDONLY|unix.MS_NOEXEC),
-		bind(names+".group", "/etc/group", unix.MS_RDONLY|unix.MS_NOEXEC),
+		bind(m.cfg.Libexec, "/gleaner", unix.MS_RDONLY),
+		bind(m.agentDir(), "/run/gleaner/agent", unix.MS_RDONLY|unix.MS_NOEXEC),
+		bind(m.selves(s.ID), "/run/gleaner/self", unix.MS_NOEXEC),
+		bind(m.states(s.ID, "passwd"), "/etc/passwd", unix.MS_RDONLY|unix.MS_NOEXEC),
+		bind(m.states(s.ID, "group"), "/etc/group", unix.MS_RDONLY|unix.MS_NOEXEC),
 	}
 	for _, path := range hostPaths() {
 		if s.Image != "" && !strings.HasPrefix(path, "/sys/") {
@@ -184,4 +183,8 @@ func readOnlyTree() *unix.MountAttr {
 
 func bind(from, to string, flags int) *configs.Mount {
 	return &configs.Mount{Device: "bind", Source: from, Destination: to, Flags: unix.MS_BIND | quiet | flags}
+}
+
+func tmpfs(path string, flags int, options string) *configs.Mount {
+	return &configs.Mount{Device: "tmpfs", Source: "tmpfs", Destination: path, Flags: flags, Data: options}
 }

@@ -11,21 +11,24 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before the Go runtime starts
 	"github.com/opencontainers/runc/libcontainer/seccomp"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
@@ -58,30 +61,16 @@ type Config struct {
 	Libexec      string       // folder of the executor, /gleaner in the sandbox
 	CgroupParent string       // one path component
 	Node         string       // one path component
-	Command      []string     // the executor's command line, in which %i stands for the sandbox's id; empty means DefaultCommand
+	Command      []string     // the executor's command line, in which %i stands for the sandbox's id
 	Devices      []string     // device files that a Spec may name: paths or patterns of filepath.Match below /dev
 	AgentUID     int          // who makes the socket that sandboxes see at /run/gleaner/agent
 	AgentGID     int          // its group, which alone may enter the folder above
 	Fair         bool         // sandboxes compete for cores like everybody else; otherwise they get what nobody wants
-	SetupID      uint32       // host uid and gid that is root in the sandboxes during setup; owned by nobody; 0 means 2147483646
-	Log          *slog.Logger // nil means silence
+	Log          *slog.Logger // never nil
 }
 
 // DefaultCommand is the executor as Gleaner installs it.
 var DefaultCommand = []string{"/gleaner/executor", "--agent", "/run/gleaner/agent/executors.sock", "--id", "%i"}
-
-func (c Config) withDefaults() Config {
-	if len(c.Command) == 0 {
-		c.Command = DefaultCommand
-	}
-	if c.SetupID == 0 {
-		c.SetupID = 2147483646
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
 
 // Manager starts, watches and ends the sandboxes of one node. Its methods may be called from many goroutines.
 type Manager struct {
@@ -91,10 +80,9 @@ type Manager struct {
 	closed chan struct{}
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	boxes  map[string]*box
-	kills  int           // under way
-	calmed chan struct{} // closed when there is none
+	mu    sync.Mutex
+	boxes map[string]*box
+	kills int // under way
 }
 
 // Supported says what this process lacks to make sandboxes, nil when nothing.
@@ -114,159 +102,173 @@ func Supported() error {
 
 // New locks the run directory, adopts the sandboxes that run there and removes what is left of those that do not.
 func New(cfg Config) (*Manager, error) {
-	cfg = cfg.withDefaults()
-	if err := validate(cfg); err != nil {
+	m, err := claim(cfg)
+	if err != nil {
 		return nil, err
 	}
-	if err := Supported(); err != nil {
-		return nil, err
-	}
-	m := &Manager{cfg: cfg, exits: make(chan launcher.Exited, 1024), closed: make(chan struct{}), boxes: map[string]*box{}, calmed: make(chan struct{})}
-	close(m.calmed)
-	if err := m.prepare(); err != nil {
-		m.unlock()
-		return nil, err
-	}
-	if err := m.adopt(); err != nil {
-		m.unlock()
+	if err := errors.Join(m.makeNodeGroup(), makeSkeleton(m.root()), m.adopt()); err != nil {
+		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-// prepare makes the folders that all sandboxes share.
-func (m *Manager) prepare() error {
-	for _, dir := range []struct {
-		path string
-		mode os.FileMode
-	}{{m.cfg.RunDir, 0o755}, {m.dir(), 0o711}, {m.states(), 0o711}, {m.names(), 0o711}, {m.selves(), 0o711}, {filepath.Join(m.dir(), "binds"), 0o700}} {
-		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
-			return fmt.Errorf("make run directory: %w", err)
-		}
-		if dir.path == m.cfg.RunDir {
-			continue // not ours alone: the mode is its owner's matter
-		}
-		if err := os.Chmod(dir.path, dir.mode); err != nil {
-			return fmt.Errorf("make run directory: %w", err)
-		}
-	}
-	if err := m.makeNodeGroup(); err != nil {
+// CleanUp ends every sandbox of the node and removes all traces, whoever left them. It needs no memory of the past.
+func CleanUp(cfg Config) error {
+	m, err := claim(cfg)
+	if err != nil {
 		return err
 	}
-	if err := m.takeLock(); err != nil {
-		return err
+	defer m.Close()
+	errs := []error{m.sweep()}
+	for _, dir := range m.group("").dirs() {
+		errs = append(errs, cgroups.RemovePath(dir))
+		_ = unix.Rmdir(filepath.Dir(dir)) // fails while another node of this host has sandboxes
 	}
-	if err := searchable(m.dir()); err != nil {
-		return err
-	}
-	return errors.Join(m.makeAgentDir(), makeSkeleton(m.root()))
-}
-
-// makeAgentDir makes the folder of the executors' socket, the agent's own, in one that only the agent's group can enter: users of the
-// node reach the socket from inside a sandbox, through its mount, and from nowhere else.
-func (m *Manager) makeAgentDir() error {
-	outer := filepath.Dir(m.agentDir())
-	return errors.Join(os.MkdirAll(m.agentDir(), 0o755), os.Chown(outer, 0, m.cfg.AgentGID), os.Chmod(outer, 0o710),
-		os.Chown(m.agentDir(), m.cfg.AgentUID, m.cfg.AgentGID), os.Chmod(m.agentDir(), 0o755))
+	return errors.Join(errs...)
 }
 
 // lockTime is what the last of a launcher that was killed may take to go: what it was about to start holds the lock too.
 const lockTime = time.Second
 
-func (m *Manager) takeLock() error {
+// claim makes the folders that all sandboxes share, and locks them. The executors' socket is the agent's to make, in a folder that
+// only the agent's group can enter: users of the node reach it from inside a sandbox, through its mount, and from nowhere else.
+func claim(cfg Config) (*Manager, error) {
+	m := &Manager{cfg: cfg, exits: make(chan launcher.Exited, 1024), closed: make(chan struct{}), boxes: map[string]*box{}}
+	if err := errors.Join(validate(cfg), Supported()); err != nil {
+		return nil, err
+	}
+	for _, dir := range []struct {
+		path     string
+		mode     os.FileMode
+		uid, gid int
+	}{
+		{cfg.RunDir, 0o755, -1, -1}, {m.dir(), 0o711, 0, 0}, {m.states(), 0o711, 0, 0}, {m.selves(), 0o711, 0, 0}, {m.binds(), 0o700, 0, 0},
+		{filepath.Dir(m.agentDir()), 0o710, 0, cfg.AgentGID}, {m.agentDir(), 0o755, cfg.AgentUID, cfg.AgentGID},
+	} {
+		if err := errors.Join(os.MkdirAll(dir.path, dir.mode), os.Chown(dir.path, dir.uid, dir.gid)); err != nil {
+			return nil, fmt.Errorf("make run directory: %w", err)
+		}
+	}
+	for dir := cfg.RunDir; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 == 0 {
+			return nil, fmt.Errorf("run directory %s: sandboxes cannot pass %s: chmod o+x %s", cfg.RunDir, dir, dir)
+		}
+	}
 	path := filepath.Join(m.dir(), "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return fmt.Errorf("lock run directory: %w", err)
+		return nil, fmt.Errorf("lock run directory: %w", err)
 	}
-	err = unix.EWOULDBLOCK
-	for until := time.Now().Add(lockTime); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%w: %s is locked", ErrBusy, path)
+	for until := time.Now().Add(lockTime); ; time.Sleep(10 * time.Millisecond) {
+		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			m.lock = lock
+			return m, nil
 		}
-		return fmt.Errorf("lock %s: %w", path, err)
-	}
-	m.lock = f
-	return nil
-}
-
-func (m *Manager) unlock() {
-	if m.lock != nil {
-		_ = m.lock.Close()
-	}
-}
-
-// searchable checks that an unprivileged id can reach path, as the setup of a sandbox does.
-func searchable(path string) error {
-	for dir := path; ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			return fmt.Errorf("check run directory: %w", err)
-		}
-		if info.Mode()&0o001 == 0 {
-			return fmt.Errorf("run directory %s: %s has mode %04o, and sandboxes cannot pass it: chmod o+x %s", path, dir, info.Mode().Perm(), dir)
-		}
-		if dir == "/" {
-			return nil
+		if time.Now().After(until) {
+			_ = lock.Close()
+			return nil, fmt.Errorf("%w: lock %s: %w", ErrBusy, path, err)
 		}
 	}
 }
 
-func (m *Manager) dir() string      { return filepath.Join(m.cfg.RunDir, "launch") }
-func (m *Manager) root() string     { return filepath.Join(m.dir(), "root") }
-func (m *Manager) states() string   { return filepath.Join(m.dir(), "sandboxes") }
-func (m *Manager) names() string    { return filepath.Join(m.dir(), "names") }
+func (m *Manager) dir() string  { return filepath.Join(m.cfg.RunDir, "launch") }
+func (m *Manager) root() string { return filepath.Join(m.dir(), "root") }
+func (m *Manager) states(id ...string) string {
+	return filepath.Join(m.dir(), "sandboxes", filepath.Join(id...))
+}
+func (m *Manager) binds(id ...string) string {
+	return filepath.Join(m.dir(), "binds", filepath.Join(id...))
+}
+func (m *Manager) selves(id ...string) string {
+	return filepath.Join(m.cfg.RunDir, "executors", filepath.Join(id...))
+}
 func (m *Manager) agentDir() string { return filepath.Join(m.cfg.RunDir, "agent", "sockets") }
-func (m *Manager) selves() string   { return filepath.Join(m.cfg.RunDir, "executors") }
 
 // Exited gives the end of every sandbox, after its cgroup and folders are gone. The caller reads it all the time: 1024 wait there at most.
 func (m *Manager) Exited() <-chan launcher.Exited { return m.exits }
 
-// Close stops watching and leaves the sandboxes running, for the next Manager to adopt.
+// Close stops watching and leaves the sandboxes running, for the next Manager to adopt. No other call is under way; what has ended is
+// removed first.
 func (m *Manager) Close() {
 	close(m.closed)
-	m.mu.Lock()
-	for _, b := range m.boxes {
-		b.abandon()
+	for _, b := range m.all() {
+		_, _ = b.pidfd.Close(), b.mounts.Close()
 	}
-	m.mu.Unlock()
 	m.wg.Wait()
-	m.unlock()
+	_ = m.lock.Close()
+}
+
+// adopt takes over the sandboxes of an earlier Manager that still run, and removes all that is left of others.
+func (m *Manager) adopt() error {
+	entries, err := os.ReadDir(m.states())
+	for _, e := range entries {
+		b, err := m.load(e.Name())
+		if err != nil {
+			m.cfg.Log.Info("remains of a sandbox", "task", e.Name(), "why", err)
+			continue
+		}
+		m.boxes[b.id] = b
+		m.watch(b)
+	}
+	return errors.Join(err, m.sweep())
+}
+
+// sweep removes what belongs to no box: cgroups with all that runs in them, mounts, folders. Gates' marks stay.
+func (m *Manager) sweep() error {
+	var errs []error
+	for _, dir := range append(m.group("").dirs(), m.selves(), m.binds(), m.states()) {
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			if id := e.Name(); e.IsDir() && m.find(id) == nil && !strings.HasPrefix(id, shutPrefix) {
+				errs = append(errs, m.erase(id))
+			}
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// erase ends what runs in the sandbox of this id, if anything does, and removes every trace of it.
+func (m *Manager) erase(id string) error {
+	return errors.Join(m.group(id).remove(), unmount(m.selves(id)), unmount(m.binds(id)), os.RemoveAll(m.states(id)))
+}
+
+func (m *Manager) find(id string) *box {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.boxes[id]
+}
+
+func (m *Manager) all() []*box {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.boxes), func(a, b *box) int { return strings.Compare(a.id, b.id) })
 }
 
 // List reports every sandbox, ordered by id.
 func (m *Manager) List(ctx context.Context) ([]launcher.Sandbox, error) {
-	m.mu.Lock()
-	boxes := make([]*box, 0, len(m.boxes))
-	for _, b := range m.boxes {
-		boxes = append(boxes, b)
-	}
-	m.mu.Unlock()
-	all := make([]launcher.Sandbox, 0, len(boxes))
-	for _, b := range boxes {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if s, ok := b.report(); ok {
-			all = append(all, s)
+	var all []launcher.Sandbox
+	for _, b := range m.all() {
+		if !closed(b.dead) {
+			all = append(all, b.describe())
 		}
 	}
-	slices.SortFunc(all, func(a, b launcher.Sandbox) int { return cmp.Compare(a.ID, b.ID) })
-	return all, nil
+	return all, ctx.Err()
 }
 
-// Freeze stops every process of the sandboxes until Thaw.
+// Freeze stops every process of the sandboxes until Thaw. On cgroup v1 that can fail for a while, above all where processes are born.
 func (m *Manager) Freeze(ctx context.Context, ids ...string) error {
 	return m.each(ctx, ids, func(c *libcontainer.Container) error {
-		err := c.Pause()
-		if status, _ := c.Status(); status == libcontainer.Paused {
-			return nil
+		for {
+			err := c.Pause()
+			if status, _ := c.Status(); err == nil || status == libcontainer.Paused {
+				return nil
+			}
+			if errors.Is(err, libcontainer.ErrNotRunning) || ctx.Err() != nil {
+				return err
+			}
 		}
-		return err
 	})
 }
 
@@ -282,35 +284,37 @@ func (m *Manager) Thaw(ctx context.Context, ids ...string) error {
 
 // each does act to all the sandboxes at the same time.
 func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer.Container) error) error {
-	errs := make([]error, len(ids))
-	var wg sync.WaitGroup
-	for i, id := range ids {
-		b := m.find(id)
-		if b == nil {
-			errs[i] = fmt.Errorf("%w: %s", ErrNotFound, id)
-			continue
-		}
-		wg.Go(func() {
-			select {
-			case <-ctx.Done():
-				errs[i] = ctx.Err()
-			case <-b.ready:
-				if b.container == nil {
-					errs[i] = fmt.Errorf("%w: %s", ErrNotFound, id)
-				} else if err := act(b.container); err != nil {
-					errs[i] = fmt.Errorf("sandbox %s: %w", id, err)
-				}
+	var all errgroup.Group
+	for _, id := range ids {
+		all.Go(func() error {
+			b, err := m.started(ctx, id)
+			if err == nil {
+				err = act(b.container)
 			}
+			if err != nil {
+				return fmt.Errorf("sandbox %s: %w", id, err)
+			}
+			return nil
 		})
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return all.Wait()
 }
 
-func (m *Manager) find(id string) *box {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.boxes[id]
+// started gives a sandbox once it has started.
+func (m *Manager) started(ctx context.Context, id string) (*box, error) {
+	b := m.find(id)
+	if b == nil {
+		return nil, ErrNotFound
+	}
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-b.ready:
+	}
+	if b.container == nil {
+		return nil, ErrNotFound
+	}
+	return b, nil
 }
 
 // now is when things happen; the wall clock is only reported, never decided upon.

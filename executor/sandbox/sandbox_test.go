@@ -87,7 +87,8 @@ func TestLimits(t *testing.T) {
 		}
 	}
 	comesLast(t, m)
-	m.kill()()
+	m.rush(1)
+	m.rush(-1)
 	comesLast(t, m) // again after a kill
 	info, err := os.Stat(filepath.Join(cfg.RunDir, "executors", "limits-1"))
 	if err != nil || info.Mode().Perm() != 0o700 {
@@ -236,7 +237,7 @@ func TestKillReturnsFiles(t *testing.T) {
 		mustStart(t, m, spec(id))
 		told(t, cfg, id)
 		groups[id] = m.find(id).group
-		if groups[id].uncharged() {
+		if charged, _ := groups[id].memory(); charged <= freeEnough {
 			t.Fatalf("%s holds nothing", id)
 		}
 	}
@@ -244,9 +245,9 @@ func TestKillReturnsFiles(t *testing.T) {
 	defer cancel()
 	remaining, err := m.Kill(ctx, "fill-1", "fill-2")
 	for id, g := range groups {
-		if n := len(g.pids()); n > 0 || !g.uncharged() {
+		if !g.free() {
 			charged, _ := g.memory()
-			t.Errorf("%s: %d processes and %d bytes are left when the kill is answered", id, n, charged)
+			t.Errorf("%s: %v and %d bytes are left when the kill is answered", id, g.pids(), charged)
 		}
 	}
 	if err != nil || len(remaining) > 0 {

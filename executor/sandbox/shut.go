@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,25 +19,16 @@ import (
 // executor runs.
 const shutPrefix = "shut."
 
-// nodeGroup is the node's cgroup in the hierarchy in which gates leave their marks.
-func (m *Manager) nodeGroup() string {
-	return filepath.Join(cgroupRoot, pick("freezer", ""), m.cfg.CgroupParent, m.cfg.Node)
-}
-
 // Open takes away the marks of jobs whose gates have shut the node, and returns the jobs whose marks are left. Nothing is started while
 // there is one.
-func (m *Manager) Open(_ context.Context, jobs ...uint32) ([]uint32, error) {
+func (m *Manager) Open(_ context.Context, jobs ...uint32) (left []uint32, err error) {
 	for _, job := range jobs {
-		mark := filepath.Join(m.nodeGroup(), shutPrefix+strconv.FormatUint(uint64(job), 10))
-		if err := unix.Rmdir(mark); err != nil && !errors.Is(err, unix.ENOENT) {
+		mark := m.group(shutPrefix + strconv.FormatUint(uint64(job), 10)).dir("freezer")
+		if err := unix.Rmdir(mark); err != nil && err != unix.ENOENT {
 			return nil, &os.PathError{Op: "remove cgroup", Path: mark, Err: err}
 		}
 	}
-	entries, err := os.ReadDir(m.nodeGroup())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("look for marks of gates: %w", err)
-	}
-	var left []uint32
+	entries, err := os.ReadDir(m.group("").dir("freezer"))
 	for _, e := range entries {
 		digits, marked := strings.CutPrefix(e.Name(), shutPrefix)
 		if job, err := strconv.ParseUint(digits, 10, 32); marked && err == nil {
@@ -46,16 +36,11 @@ func (m *Manager) Open(_ context.Context, jobs ...uint32) ([]uint32, error) {
 		}
 	}
 	slices.Sort(left)
-	return left, nil
+	return left, err
 }
 
 // makeNodeGroup lets gates find the node's cgroup, whether or not anything has ever been started.
-func (m *Manager) makeNodeGroup() error {
-	if err := os.MkdirAll(m.nodeGroup(), 0o755); err != nil {
-		return fmt.Errorf("make the node's cgroup: %w", err)
-	}
-	return nil
-}
+func (m *Manager) makeNodeGroup() error { return os.MkdirAll(m.group("").dir("freezer"), 0o755) }
 
 // open fails while a gate has shut the node.
 func (m *Manager) open(ctx context.Context) error {

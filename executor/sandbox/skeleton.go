@@ -50,111 +50,77 @@ func (m *Manager) rootOf(s launcher.Spec) string {
 // makeSkeleton makes the folder that is the root of all sandboxes: mount points, and links as the host has them. It holds no
 // content, is mounted read-only, and may be made again while sandboxes use it.
 func makeSkeleton(root string) error {
+	var errs []error
 	for _, dir := range []string{"/etc", "/dev", "/proc", "/sys", "/tmp", "/gleaner", "/run/gleaner/agent", "/run/gleaner/self"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			return fmt.Errorf("make sandbox root: %w", err)
+		errs = append(errs, os.MkdirAll(filepath.Join(root, dir), 0o755))
+	}
+	for _, path := range append([]string{"/etc/passwd", "/etc/group"}, shown...) {
+		if err := makePoint(path, filepath.Join(root, path)); err != nil {
+			errs = append(errs, fmt.Errorf("make sandbox root: %w", err))
 		}
 	}
-	for _, path := range shown {
-		if strings.HasPrefix(path, "/sys/") { // which may come later, with a driver
-			if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
-				return fmt.Errorf("make sandbox root: %w", err)
-			}
-		}
+	return errors.Join(errs...)
+}
+
+// makePoint makes what path of the host can be mounted on: a folder, an empty file, or the link that it is.
+func makePoint(path, at string) error {
+	if target, err := os.Readlink(path); err == nil && isTop(path) {
+		_ = os.Remove(at)
+		return os.Symlink(target, at)
 	}
-	points := append(hostPaths(), "/etc/passwd", "/etc/group")
-	for _, path := range points {
-		if err := makePoint(root, path); err != nil {
-			return fmt.Errorf("make sandbox root: %w", err)
-		}
+	info, err := os.Stat(path)
+	switch {
+	case strings.HasPrefix(path, "/sys/"), err == nil && info.IsDir(): // the former may come later, with a driver
+		return os.MkdirAll(at, 0o755)
+	case err != nil:
+		return nil // this host has none
 	}
-	for _, path := range shown {
-		target, err := os.Readlink(path)
-		if err != nil || !isTop(path) {
-			continue
-		}
-		if err := os.Symlink(target, filepath.Join(root, path)); err != nil && !os.IsExist(err) {
-			return fmt.Errorf("make sandbox root: %w", err)
-		}
+	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o644)
+	return errors.Join(err, f.Close())
+}
+
+// makeNames writes the sandbox's passwd and group files where only root can: what is mounted from a folder of the tenant's could be a
+// link.
+func (m *Manager) makeNames(s launcher.Spec) error {
+	passwd := fmt.Sprintf("root:x:0:0::/:/bin/false\nu%d:x:%d:%d::/tmp:/bin/sh\n", s.UID, s.UID, s.GID)
+	group := fmt.Sprintf("root:x:0:\ng%d:x:%d:\n", s.GID, s.GID)
+	return errors.Join(os.WriteFile(m.states(s.ID, "passwd"), []byte(passwd), 0o644), os.WriteFile(m.states(s.ID, "group"), []byte(group), 0o644))
+}
+
+// selfBytes is the size of the folder that sandbox and host share.
+const selfBytes = 256 << 10
+
+// makeSelf makes that folder: a small file system of its own, so that what is written there fills nothing of the host's, owned by the
+// executor's user. It also holds the executor's standard output and error.
+func makeSelf(dir string, s launcher.Spec) (*os.File, error) {
+	if err := mountTmp(dir, fmt.Sprintf("size=%d,nr_inodes=64,mode=0700,uid=%d,gid=%d", selfBytes, s.UID, s.GID)); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+}
+
+// mountTmp makes a folder on the host with a file system of its own.
+func mountTmp(dir, options string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.Mount("gleaner", dir, "tmpfs", quiet|unix.MS_NOEXEC, options); err != nil {
+		return &os.PathError{Op: "mount", Path: dir, Err: err}
 	}
 	return nil
 }
 
-// makePoint makes what path can be mounted on: a folder or an empty file.
-func makePoint(root, path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
+// unmount undoes mountTmp, with all that is mounted below. The folder's content may be the tenant's: nothing in it is opened or followed.
+func unmount(dir string) error {
+	var err error
+	for err == nil { // once for each time that it was mounted
+		err = unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	}
-	at := filepath.Join(root, path)
-	if info.IsDir() {
-		return os.MkdirAll(at, 0o755)
+	if err == unix.EINVAL { // no mount any more
+		err = unix.Rmdir(dir)
 	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
-	}
-	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o644)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}
-
-// makeNames writes the passwd and group files for one pair of ids, which all their sandboxes share, and returns the files' common
-// beginning. Only root can write where they are: what is mounted from a folder of the tenant's could be a link.
-func makeNames(dir string, uid, gid uint32) (string, error) {
-	names := filepath.Join(dir, fmt.Sprintf("%d.%d", uid, gid))
-	for suffix, text := range map[string]string{
-		".passwd": fmt.Sprintf("root:x:0:0::/:/bin/false\nu%d:x:%d:%d::/tmp:/bin/sh\n", uid, uid, gid),
-		".group":  fmt.Sprintf("root:x:0:\ng%d:x:%d:\n", gid, gid),
-	} {
-		path := names + suffix
-		if _, err := os.Stat(path); err == nil {
-			continue
-		}
-		f, err := os.CreateTemp(dir, "new")
-		if err != nil {
-			return "", fmt.Errorf("name ids: %w", err)
-		}
-		_, err = f.WriteString(text)
-		if err := errors.Join(err, f.Chmod(0o644), f.Close(), os.Rename(f.Name(), path)); err != nil {
-			return "", fmt.Errorf("name ids: %w", err)
-		}
-	}
-	return names, nil
-}
-
-// makeSelf makes the folder that sandbox and host share: a small file system of its own, so that what is written there fills nothing
-// of the host's, owned by the executor's user. It also holds the executor's standard output and error.
-func makeSelf(dir string, s launcher.Spec) (*os.File, error) {
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make executor's folder: %w", err)
-	}
-	options := fmt.Sprintf("size=256k,nr_inodes=64,mode=0700,uid=%d,gid=%d", s.UID, s.GID)
-	if err := unix.Mount("gleaner", dir, "tmpfs", quiet|unix.MS_NOEXEC, options); err != nil {
-		return nil, fmt.Errorf("mount executor's folder %s: %w", dir, err)
-	}
-	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_EXCL|os.O_RDWR|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("fill executor's folder: %w", err)
-	}
-	return log, nil
-}
-
-// removeSelf undoes makeSelf. The folder's content is the tenant's: nothing in it is opened or followed.
-func removeSelf(dir string) error {
-	for {
-		err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-		if err == nil {
-			continue // once for each time that it was mounted
-		}
-		if err != unix.EINVAL && err != unix.ENOENT {
-			return &os.PathError{Op: "unmount", Path: dir, Err: err}
-		}
-		break
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("remove executor's folder: %w", err)
+	if err != nil && err != unix.ENOENT {
+		return &os.PathError{Op: "unmount", Path: dir, Err: err}
 	}
 	return nil
 }
