@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
@@ -46,7 +48,11 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("launcher refused to %s: %s", e.Verb, e.Reason)
+	hint := ""
+	if strings.Contains(e.Reason, unix.ELOOP.Error()) {
+		hint = ": a symbolic link is in the way: name the real path"
+	}
+	return fmt.Sprintf("launcher refused to %s: %s%s", e.Verb, e.Reason, hint)
 }
 
 // withDefaults says what a Spec leaves open: /tmp is a quarter of the memory, and there are at most 256 processes and threads.
@@ -77,28 +83,38 @@ func (c *Client) Kill(ctx context.Context, ids ...string) ([]string, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	req := launcher.Request{Verb: launcher.Kill, IDs: ids}
-	if at, ok := ctx.Deadline(); ok {
-		left := time.Until(at)
-		// The answer has to be back before ctx ends, or the ids that remain would be lost with it.
-		req.Deadline = max(left-max(left/20, 5*time.Millisecond), time.Millisecond)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		defer cancel()
 	}
-	reply, err := c.call(ctx, req)
+	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Kill, IDs: ids, Deadline: answerWithin(ctx)})
 	if err != nil {
 		return ids, err
 	}
 	return reply.Remaining, nil
 }
 
+// answerWithin is the time until shortly before ctx's deadline, 0 where there is none. The answer has to be back before ctx ends, or what it
+// says would be lost with it.
+func answerWithin(ctx context.Context) time.Duration {
+	at, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	left := time.Until(at)
+	return max(left-max(left/20, 5*time.Millisecond), time.Millisecond)
+}
+
 // Freeze stops every process of the sandboxes until Thaw.
 func (c *Client) Freeze(ctx context.Context, ids ...string) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.Freeze, IDs: ids})
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Freeze, IDs: ids, Deadline: answerWithin(ctx)})
 	return err
 }
 
 // Thaw lets frozen sandboxes go on.
 func (c *Client) Thaw(ctx context.Context, ids ...string) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.Thaw, IDs: ids})
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Thaw, IDs: ids, Deadline: answerWithin(ctx)})
 	return err
 }
 

@@ -43,7 +43,7 @@ type Request struct {
 	Verb     Verb          `json:"verb"`
 	Spec     Spec          `json:"spec,omitzero"`      // Start, Resize
 	IDs      []string      `json:"ids,omitempty"`      // Kill, Freeze, Thaw: sandbox ids
-	Deadline time.Duration `json:"deadline,omitempty"` // Kill: 0 means 1 s
+	Deadline time.Duration `json:"deadline,omitempty"` // for the answer; a minute at most, and where it is 0
 	Jobs     []uint32      `json:"jobs,omitempty"`     // Open
 }
 

@@ -42,7 +42,8 @@ func main() {
 		fmt.Fprintln(os.Stderr, "launch:", err)
 		os.Exit(2)
 	}
-	ctx, _ := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
 	if err := run(ctx, o); err != nil {
 		log.Error("launch", "error", err)
 		os.Exit(1)

@@ -23,7 +23,6 @@ import (
 const (
 	maxCalls     = 64              // under way at a time on one connection; more wait in the socket
 	writeTimeout = 5 * time.Second // for an agent that does not read
-	killTime     = time.Second     // where a Kill names no deadline
 	longestCall  = time.Minute
 	healEvery    = time.Second // how often it is seen whether the socket is still there
 )
@@ -50,18 +49,12 @@ type server struct {
 	orphanTimeout time.Duration // without an agent, before all sandboxes are ended; 0 means never
 
 	mu      sync.Mutex
-	peers   map[*peer]bool
+	peers   map[*net.UnixConn]bool
 	orphans *time.Timer // runs while there is no peer
 }
 
-// peer is one connection.
-type peer struct {
-	conn *net.UnixConn
-	mu   sync.Mutex // one reply at a time
-}
-
 func newServer(m manager, uid uint32, log *slog.Logger) *server {
-	return &server{manager: m, uid: uid, log: log, peers: map[*peer]bool{}}
+	return &server{manager: m, uid: uid, log: log, peers: map[*net.UnixConn]bool{}}
 }
 
 // serve answers at path until ctx ends. Calls under way are finished first.
@@ -118,20 +111,19 @@ func (s *server) accept(ctx context.Context, l *net.UnixListener, path string) e
 // admit serves a connection if it is the agent's: by what the kernel noted of who connected.
 func (s *server) admit(ctx context.Context, conn *net.UnixConn) {
 	uid := ^uint32(0)
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) {
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
 			if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 				uid = cred.Uid
 			}
 		})
 	}
-	if err != nil || uid != s.uid {
-		s.log.Warn("refused a connection", "uid", uid, "error", err)
+	if uid != s.uid {
+		s.log.Warn("refused a connection", "uid", uid)
 		_ = conn.Close()
 		return
 	}
-	s.wg.Go(func() { s.converse(ctx, &peer{conn: conn}) })
+	s.wg.Go(func() { s.converse(ctx, conn) })
 }
 
 // endOrphans ends every sandbox when no agent has been connected for longer than the orphan timeout. Executors end themselves then; this is
@@ -168,32 +160,30 @@ func (s *server) broadcast(ctx context.Context) {
 			s.mu.Lock()
 			peers := slices.Collect(maps.Keys(s.peers))
 			s.mu.Unlock()
-			for _, p := range peers {
-				p.send(launcher.Reply{Exited: &e})
+			for _, conn := range peers {
+				send(conn, launcher.Reply{Exited: &e})
 			}
 		}
 	}
 }
 
-// send writes one reply. A peer that cannot be written to is hung up on.
-func (p *peer) send(reply launcher.Reply) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_ = p.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err := json.NewEncoder(p.conn).Encode(reply); err != nil {
-		_ = p.conn.Close()
+// send writes one reply, with a single call, so that those of many goroutines do not mix. Who cannot be written to is hung up on.
+func send(conn *net.UnixConn, reply launcher.Reply) {
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err := json.NewEncoder(conn).Encode(reply); err != nil {
+		_ = conn.Close()
 	}
 }
 
 // converse answers one connection until it breaks or ctx ends.
-func (s *server) converse(ctx context.Context, p *peer) {
-	defer context.AfterFunc(ctx, func() { _ = p.conn.Close() })()
+func (s *server) converse(ctx context.Context, conn *net.UnixConn) {
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	s.mu.Lock()
-	s.peers[p] = true
+	s.peers[conn] = true
 	s.orphans.Stop()
 	s.mu.Unlock()
 	slots := make(chan struct{}, maxCalls)
-	lines := bufio.NewScanner(p.conn)
+	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, launcher.MaxRequest)
 	err := error(nil)
 	for err == nil && lines.Scan() {
@@ -202,27 +192,23 @@ func (s *server) converse(ctx context.Context, p *peer) {
 			slots <- struct{}{}
 			s.wg.Go(func() {
 				defer func() { <-slots }()
-				p.send(s.answer(context.WithoutCancel(ctx), req))
+				send(conn, s.answer(context.WithoutCancel(ctx), req))
 			})
 		}
 	}
 	if err = cmp.Or(err, lines.Err()); err != nil && ctx.Err() == nil {
 		s.log.Warn("connection lost", "error", err)
 	}
-	_ = p.conn.Close()
+	_ = conn.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if delete(s.peers, p); len(s.peers) == 0 && ctx.Err() == nil {
+	if delete(s.peers, conn); len(s.peers) == 0 && ctx.Err() == nil {
 		s.orphans.Reset(s.orphanTimeout)
 	}
 }
 
 func (s *server) answer(ctx context.Context, req launcher.Request) launcher.Reply {
-	limit := longestCall
-	if req.Verb == launcher.Kill {
-		limit = min(limit, cmp.Or(req.Deadline, killTime))
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, min(cmp.Or(req.Deadline, longestCall), longestCall))
 	defer cancel()
 	reply := launcher.Reply{ID: req.ID}
 	var err error

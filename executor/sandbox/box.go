@@ -78,7 +78,7 @@ func (m *Manager) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 	if err := admit(spec, m.cfg.Devices); err != nil {
 		return 0, err
 	}
-	b := m.newBox(spec.ID, memo{Spec: spec, Started: now()})
+	b := m.newBox(spec.ID, memo{Spec: spec, Started: time.Now()})
 	m.mu.Lock()
 	taken := m.boxes[b.id] != nil
 	if !taken {
@@ -140,12 +140,8 @@ func (m *Manager) process(b *box) *libcontainer.Process {
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "%i", b.id)
 	}
-	groups := make([]int, len(b.Spec.Groups))
-	for i, g := range b.Spec.Groups {
-		groups[i] = int(g)
-	}
 	return &libcontainer.Process{
-		Init: true, Args: args, Cwd: "/tmp", UID: int(b.Spec.UID), GID: int(b.Spec.GID), AdditionalGroups: groups,
+		Init: true, Args: args, Cwd: "/tmp", UID: int(b.Spec.UID), GID: int(b.Spec.GID), AdditionalGroups: ints(b.Spec.Groups),
 		Env: []string{
 			"PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=u" + strconv.Itoa(int(b.Spec.UID)),
 			"GLEANER_INSTANCE_ID=" + b.id,
@@ -210,6 +206,13 @@ func awaitExit(pidfd *os.File) bool {
 	}) == nil
 }
 
+// The remains of a killed sandbox are removed once the kills under way have been answered, or after so many waits of so long: it takes
+// the kernel longer than the kill itself.
+const (
+	yieldTime = 5 * time.Millisecond
+	yields    = 40
+)
+
 // watch waits for the end of a sandbox that runs, and reports it. The first process's end is everybody's: with it the kernel kills
 // the whole pid namespace before anybody is told.
 func (m *Manager) watch(b *box) {
@@ -228,9 +231,9 @@ func (m *Manager) watch(b *box) {
 		_ = b.pidfd.Close()
 		m.settle(b)
 		close(b.dead)
-		end.Ended = now()
-		if b.doomed.Load() {
-			m.yield()
+		end.Ended = time.Now()
+		for n := 0; b.doomed.Load() && n < yields && (n == 0 || m.kills.Load() > 0); n++ {
+			time.Sleep(yieldTime)
 		}
 		last := b.describe()
 		end.Started, end.CPUNanos, end.PeakBytes, end.OOM = last.Started, last.CPUNanos, last.PeakBytes, b.group.oomKills() > 0
@@ -262,25 +265,6 @@ func (m *Manager) settle(b *box) {
 	}
 }
 
-const (
-	yieldLeast = 5 * time.Millisecond   // from a kill to the answer at the gate
-	yieldMost  = 200 * time.Millisecond // for kills of others
-)
-
-// yield lets the kills under way be answered before the remains of a killed sandbox are removed, which takes the kernel longer than
-// the kill itself.
-func (m *Manager) yield() {
-	for until := time.Now().Add(yieldMost); time.Now().Before(until); {
-		time.Sleep(yieldLeast)
-		m.mu.Lock()
-		calm := m.kills == 0
-		m.mu.Unlock()
-		if calm {
-			return
-		}
-	}
-}
-
 // wipe removes every trace of a sandbox whose processes are dead or dying, and frees its id.
 func (m *Manager) wipe(b *box) {
 	_, _ = b.log.Close(), b.mounts.Close()
@@ -309,9 +293,6 @@ func (b *box) describe() launcher.Sandbox {
 	return s
 }
 
-// ErrFixed says that a Resize asks for what a sandbox keeps for life.
-var ErrFixed = errors.New("user, groups, devices and binds of a sandbox cannot be changed")
-
 // Resize gives the sandbox of this id other cores, memory, /tmp and process limits. Its figures (CPU time, start) count from now
 // on. What fails leaves the sandbox with limits that may be of either kind: the caller ends it.
 func (m *Manager) Resize(ctx context.Context, spec launcher.Spec) error {
@@ -319,30 +300,23 @@ func (m *Manager) Resize(ctx context.Context, spec launcher.Spec) error {
 		return err
 	}
 	b, err := m.started(ctx, spec.ID)
-	if err == nil {
-		err = b.resize(spec)
-	}
 	if err != nil {
-		return fmt.Errorf("resize sandbox %s: %w", spec.ID, err)
+		return err
 	}
-	return nil
-}
-
-func (b *box) resize(spec launcher.Spec) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.Spec.UID != spec.UID || b.Spec.GID != spec.GID || !slices.Equal(b.Spec.Groups, spec.Groups) ||
 		len(b.Spec.Devices)+len(spec.Devices)+len(b.Spec.Binds)+len(spec.Binds) > 0 {
-		return ErrFixed
+		return fmt.Errorf("resize sandbox %s: %w", b.id, ErrFixed)
 	}
-	next := memo{Spec: spec, Started: now(), Before: b.group.cpuNanos()}
+	next := memo{Spec: spec, Started: time.Now(), Before: b.group.cpuNanos()}
 	config := b.container.Config()
 	group := *config.Cgroups
 	group.Resources = resources(spec, group.Resources.Devices)
 	group.SkipDevices = true // their rules stay
 	config.Cgroups, config.Labels = &group, next.labels()
 	if err := errors.Join(b.container.Set(config), b.growTmp(spec.TmpBytes)); err != nil {
-		return err
+		return fmt.Errorf("resize sandbox %s: %w", b.id, err)
 	}
 	b.memo = next
 	return nil

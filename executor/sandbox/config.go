@@ -26,7 +26,10 @@ const setupID = 2147483646
 // The ids: root in the sandbox is setupID on the host, an id that owns nothing; it does the setup and is gone with it. The
 // executor is its owner's uid and gid inside as outside, and no other id exists in there.
 func (m *Manager) container(note memo) (*configs.Config, error) {
-	s := note.Spec
+	s, root := note.Spec, m.root()
+	if note.Spec.Image != "" {
+		root = filepath.Join(m.cfg.RunDir, "images", s.Image) // where the images helper has mounted it
+	}
 	nodes, err := deviceNodes(s.Devices)
 	if err != nil {
 		return nil, err
@@ -41,7 +44,7 @@ func (m *Manager) container(note memo) (*configs.Config, error) {
 	}
 	score := 500 // the worker in there has 1000: whatever fills the memory, the executor lives to say so
 	return &configs.Config{
-		Rootfs:     m.rootOf(s),
+		Rootfs:     root,
 		Labels:     note.labels(),
 		Readonlyfs: true,
 		// Nothing mounted on the host later shows up inside, and nothing mounted inside on the host.

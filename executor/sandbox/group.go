@@ -1,15 +1,21 @@
 package sandbox
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/fscommon"
 	"golang.org/x/sys/unix"
+
+	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -141,22 +147,55 @@ func (m *Manager) weigh(files [][2]string) {
 	}
 }
 
-// remove ends what still runs in the cgroup and those below it, in whatever hierarchy, and removes them.
+// remove ends what still runs in the cgroup, and removes it with those below it, in all hierarchies.
 func (g group) remove() error {
+	for pause := time.Millisecond; len(g.pids()) > 0 && pause < 5*time.Second; pause *= 2 {
+		g.kill()
+		time.Sleep(pause)
+	}
 	var errs []error
 	for _, dir := range g.dirs() {
-		for pause := time.Millisecond; pause < 5*time.Second; pause *= 2 {
-			pids, _ := cgroups.GetAllPids(dir)
-			if len(pids) == 0 {
-				break
-			}
-			for _, pid := range pids {
-				_ = unix.Kill(pid, unix.SIGKILL)
-			}
-			g.hurry()
-			time.Sleep(pause)
-		}
 		errs = append(errs, cgroups.RemovePath(dir))
 	}
 	return errors.Join(errs...)
+}
+
+// shutPrefix begins the name of the cgroup that a gate leaves below the node's, after which it kills what is there by force. The rest
+// is its job's number. A sandbox that is on its way in is killed, or sees the mark: it looks once it is in its cgroup and before the
+// executor runs.
+const shutPrefix = "shut."
+
+// Open takes away the marks of jobs whose gates have shut the node, and returns the jobs whose marks are left. Nothing is started while
+// there is one.
+func (m *Manager) Open(_ context.Context, jobs ...uint32) (left []uint32, err error) {
+	for _, job := range jobs {
+		mark := m.group(shutPrefix + strconv.FormatUint(uint64(job), 10)).dir("freezer")
+		if err := unix.Rmdir(mark); err != nil && err != unix.ENOENT {
+			return nil, &os.PathError{Op: "remove cgroup", Path: mark, Err: err}
+		}
+	}
+	entries, err := os.ReadDir(m.group("").dir("freezer"))
+	for _, e := range entries {
+		digits, marked := strings.CutPrefix(e.Name(), shutPrefix)
+		if job, err := strconv.ParseUint(digits, 10, 32); marked && err == nil {
+			left = append(left, uint32(job))
+		}
+	}
+	slices.Sort(left)
+	return left, err
+}
+
+// makeNodeGroup lets gates find the node's cgroup, whether or not anything has ever been started.
+func (m *Manager) makeNodeGroup() error { return os.MkdirAll(m.group("").dir("freezer"), 0o755) }
+
+// open fails while a gate has shut the node.
+func (m *Manager) open(ctx context.Context) error {
+	if err := errors.Join(ctx.Err(), m.makeNodeGroup()); err != nil {
+		return err
+	}
+	jobs, err := m.Open(ctx)
+	if err == nil && len(jobs) > 0 {
+		err = fmt.Errorf("%w: jobs %v", launcher.ErrShut, jobs)
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -10,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/runc/libcontainer/system"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,11 +39,10 @@ func (m *Manager) Kill(ctx context.Context, ids ...string) (remaining []string, 
 }
 
 // rush counts the kills that are under way, and weighs the node's cgroups by whether there is one.
-func (m *Manager) rush(more int) {
+func (m *Manager) rush(more int32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.kills += more
-	switch m.kills {
+	switch m.kills.Add(more) {
 	case 0:
 		m.weigh(last)
 	case more:
@@ -114,8 +113,8 @@ func reapStages() {
 	for _, file := range files {
 		children, _ := os.ReadFile(file)
 		for field := range strings.FieldsSeq(string(children)) {
-			stat, _ := os.ReadFile(filepath.Join("/proc", field, "stat"))
-			if pid, err := strconv.Atoi(field); err == nil && bytes.Contains(stat, []byte("(runc:[1:CHILD]) Z ")) {
+			pid, _ := strconv.Atoi(field)
+			if stat, err := system.Stat(pid); err == nil && stat.State == system.Zombie && stat.Name == "runc:[1:CHILD]" {
 				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 			}
 		}

@@ -11,6 +11,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -41,8 +43,8 @@ var (
 	ErrExists = errors.New("sandbox exists already")
 	// ErrNotFound says that there is no sandbox of this id.
 	ErrNotFound = errors.New("no such sandbox")
-	// ErrNoSeccomp says that the binary was built without -tags seccomp.
-	ErrNoSeccomp = errors.New("built without seccomp: build with cgo and -tags seccomp")
+	// ErrFixed says that a Resize asks for what a sandbox keeps for life.
+	ErrFixed = errors.New("user, groups, devices and binds of a sandbox cannot be changed")
 )
 
 // libcontainer sends threads of this process into a sandbox's mount namespace and lets them die there. The main thread cannot
@@ -82,13 +84,13 @@ type Manager struct {
 
 	mu    sync.Mutex
 	boxes map[string]*box
-	kills int // under way
+	kills atomic.Int32 // under way
 }
 
 // Supported says what this process lacks to make sandboxes, nil when nothing.
 func Supported() error {
 	if !seccomp.Enabled {
-		return ErrNoSeccomp
+		return errors.New("built without seccomp: build with cgo and -tags seccomp")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: sandboxes are made of cgroups and mounts")
@@ -155,21 +157,17 @@ func claim(cfg Config) (*Manager, error) {
 			return nil, fmt.Errorf("run directory %s: sandboxes cannot pass %s: chmod o+x %s", cfg.RunDir, dir, dir)
 		}
 	}
-	path := filepath.Join(m.dir(), "lock")
-	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock run directory: %w", err)
-	}
-	for until := time.Now().Add(lockTime); ; time.Sleep(10 * time.Millisecond) {
-		if err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			m.lock = lock
+	lock, err := os.OpenFile(filepath.Join(m.dir(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	for until := time.Now().Add(lockTime); err == nil; time.Sleep(10 * time.Millisecond) {
+		if m.lock = lock; unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			return m, nil
 		}
 		if time.Now().After(until) {
-			_ = lock.Close()
-			return nil, fmt.Errorf("%w: lock %s: %w", ErrBusy, path, err)
+			err = ErrBusy
 		}
 	}
+	_ = lock.Close()
+	return nil, fmt.Errorf("lock run directory %s: %w", cfg.RunDir, err)
 }
 
 func (m *Manager) dir() string  { return filepath.Join(m.cfg.RunDir, "launch") }
@@ -259,42 +257,31 @@ func (m *Manager) List(ctx context.Context) ([]launcher.Sandbox, error) {
 
 // Freeze stops every process of the sandboxes until Thaw. On cgroup v1 that can fail for a while, above all where processes are born.
 func (m *Manager) Freeze(ctx context.Context, ids ...string) error {
-	return m.each(ctx, ids, func(c *libcontainer.Container) error {
-		for {
-			err := c.Pause()
-			if status, _ := c.Status(); err == nil || status == libcontainer.Paused {
-				return nil
-			}
-			if errors.Is(err, libcontainer.ErrNotRunning) || ctx.Err() != nil {
-				return err
-			}
-		}
-	})
+	return m.each(ctx, ids, (*libcontainer.Container).Pause, libcontainer.Paused)
 }
 
 // Thaw lets frozen sandboxes go on.
 func (m *Manager) Thaw(ctx context.Context, ids ...string) error {
-	return m.each(ctx, ids, func(c *libcontainer.Container) error {
-		if err := c.Resume(); !errors.Is(err, libcontainer.ErrNotPaused) {
-			return err
-		}
-		return nil
-	})
+	return m.each(ctx, ids, (*libcontainer.Container).Resume, libcontainer.Running)
 }
 
-// each does act to all the sandboxes at the same time.
-func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer.Container) error) error {
+// each brings all the sandboxes to a state, at the same time.
+func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer.Container) error, want libcontainer.Status) error {
 	var all errgroup.Group
 	for _, id := range ids {
 		all.Go(func() error {
 			b, err := m.started(ctx, id)
-			if err == nil {
-				err = act(b.container)
+			for err == nil {
+				tried := act(b.container)
+				status, _ := b.container.Status()
+				if status == want {
+					return nil
+				}
+				if status == libcontainer.Stopped || ctx.Err() != nil {
+					err = fmt.Errorf("sandbox %s is %s: %w", id, status, cmp.Or(tried, libcontainer.ErrNotRunning))
+				}
 			}
-			if err != nil {
-				return fmt.Errorf("sandbox %s: %w", id, err)
-			}
-			return nil
+			return err
 		})
 	}
 	return all.Wait()
@@ -303,19 +290,15 @@ func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer
 // started gives a sandbox once it has started.
 func (m *Manager) started(ctx context.Context, id string) (*box, error) {
 	b := m.find(id)
-	if b == nil {
-		return nil, ErrNotFound
+	if b != nil {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-b.ready:
+		}
 	}
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-b.ready:
-	}
-	if b.container == nil {
-		return nil, ErrNotFound
+	if b == nil || b.container == nil {
+		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
 	}
 	return b, nil
 }
-
-// now is when things happen; the wall clock is only reported, never decided upon.
-func now() time.Time { return time.Now().Round(0) }

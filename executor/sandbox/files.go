@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
@@ -38,14 +41,6 @@ func hostPaths() []string {
 }
 
 func isTop(path string) bool { return strings.Count(path, "/") == 1 }
-
-// rootOf is what a sandbox has for its root: the host's programs on the skeleton, or an image that the images helper has mounted.
-func (m *Manager) rootOf(s launcher.Spec) string {
-	if s.Image == "" {
-		return m.root()
-	}
-	return filepath.Join(m.cfg.RunDir, "images", s.Image)
-}
 
 // makeSkeleton makes the folder that is the root of all sandboxes: mount points, and links as the host has them. It holds no
 // content, is mounted read-only, and may be made again while sandboxes use it.
@@ -123,4 +118,108 @@ func unmount(dir string) error {
 		return &os.PathError{Op: "unmount", Path: dir, Err: err}
 	}
 	return nil
+}
+
+// Files of the owner's. Nothing beneath a user's folder is opened as root: a thread with the user's ids, and none of root's rights over
+// files, opens what is asked for, and follows no link on the way. What it got is mounted, whatever the path leads to by then; that
+// also works where root is nobody (root_squash).
+
+// stage mounts what the spec binds below binds(id), and says how the sandbox mounts it from there, until unmount. What mounts itself below
+// a source is not seen.
+func (m *Manager) stage(s launcher.Spec) (all []*configs.Mount, err error) {
+	if len(s.Binds) > 0 {
+		err = mountTmp(m.binds(s.ID), "size=64k,mode=0700")
+	}
+	tops := map[string]bool{}
+	for i, b := range s.Binds {
+		at := m.binds(s.ID, strconv.Itoa(i))
+		if t := top(b.Target); !tops[t] {
+			tops[t] = true
+			err = errors.Join(err, os.MkdirAll(filepath.Join(m.root(), t), 0o755))
+			all = append(all, tmpfs(t, quiet|unix.MS_NOEXEC, "mode=755,size=64k,nr_inodes=256"))
+		}
+		if err == nil {
+			err = stageOne(s, b, at)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("bind %s: %w", b.Source, err)
+		}
+		flags := unix.MS_RDONLY
+		if b.Writable {
+			flags = 0
+		}
+		all = append(all, bind(at, b.Target, flags))
+	}
+	return all, nil
+}
+
+func stageOne(s launcher.Spec, b launcher.Bind, at string) error {
+	source, info, err := openAs(s, b.Source)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = source.Close() }()
+	tree, err := unix.OpenTree(int(source.Fd()), "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open_tree: %w", err)
+	}
+	defer func() { _ = unix.Close(tree) }()
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE}
+	if !b.Writable {
+		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
+	}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return fmt.Errorf("mount_setattr: %w", err)
+	}
+	if info.IsDir() {
+		err = os.Mkdir(at, 0o700)
+	} else {
+		err = os.WriteFile(at, nil, 0o600)
+	}
+	return errors.Join(err, unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH))
+}
+
+// openAs opens a folder or regular file with the rights of the sandbox's user, for nothing but its place. The thread that does so ends with it:
+// goroutines that stay locked take theirs along.
+func openAs(s launcher.Spec, path string) (f *os.File, info os.FileInfo, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err = become(s); err != nil {
+			return
+		}
+		how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+		fd, errno := unix.Openat2(unix.AT_FDCWD, path, &how)
+		if err = errno; err == nil {
+			f = os.NewFile(uintptr(fd), path)
+			info, err = f.Stat()
+		}
+	}()
+	<-done
+	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		err = errors.New("neither a folder nor a regular file")
+	}
+	if err != nil {
+		_ = f.Close()
+	}
+	return f, info, err
+}
+
+// become gives the calling thread, and no other, the user's groups and ids for all that concerns files. The kernel takes root's rights over
+// files from it with that.
+func become(s launcher.Spec) error {
+	err := errors.Join(unix.Setgroups(ints(s.Groups)), unix.Setfsgid(int(s.GID)), unix.Setfsuid(int(s.UID)))
+	if uid, _ := unix.SetfsuidRetUid(-1); err == nil && uid != int(s.UID) {
+		err = fmt.Errorf("become user %d: %w", s.UID, unix.EPERM)
+	}
+	return err
+}
+
+func ints(ids []uint32) []int {
+	all := make([]int, len(ids))
+	for i, id := range ids {
+		all[i] = int(id)
+	}
+	return all
 }
