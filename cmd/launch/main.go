@@ -51,7 +51,9 @@ func main() {
 }
 
 func parse(args []string, log *slog.Logger) (options, error) {
-	o := options{cfg: sandbox.Config{Log: log, Command: sandbox.DefaultCommand}}
+	o := options{cfg: sandbox.Config{Log: log}}
+	name, _ := os.Hostname()
+	host, _, _ := strings.Cut(name, ".")
 	f := flag.NewFlagSet("launch", flag.ContinueOnError)
 	f.StringVar(&o.socket, "socket", "/run/gleaner-launch/launch.sock", "Unix socket on which the agent asks")
 	f.Func("agent-uid", "user that may ask: a name, or the number of user and group (default root)", func(s string) error {
@@ -62,15 +64,12 @@ func parse(args []string, log *slog.Logger) (options, error) {
 	f.StringVar(&o.cfg.RunDir, "run-dir", "/run/gleaner-launch", "folder for the sandboxes' state; all folders above it searchable by all")
 	f.StringVar(&o.cfg.Libexec, "libexec", "/usr/libexec/gleaner", "folder of the executor")
 	f.StringVar(&o.cfg.CgroupParent, "cgroup-parent", "gleaner", "top cgroup of all nodes' sandboxes")
-	f.StringVar(&o.cfg.Node, "node", shortHost(), "name of this node")
+	f.StringVar(&o.cfg.Node, "node", host, "name of this node")
 	f.Func("device", "device file or pattern that sandboxes may be given (repeatable)", func(s string) error {
 		o.cfg.Devices = append(o.cfg.Devices, s)
 		return nil
 	})
-	f.Func("command", "command line of the executor, %i for the sandbox's id (default \""+strings.Join(sandbox.DefaultCommand, " ")+"\")", func(s string) error {
-		o.cfg.Command = strings.Fields(s)
-		return nil
-	})
+	f.StringVar(&o.cfg.Command, "command", sandbox.DefaultCommand, "command line of the executor, %i for the sandbox's id")
 	f.BoolVar(&o.cfg.Fair, "fair", false, "let functions compete for cores like everybody else, as where nodes of a test share one machine; otherwise they get what nobody wants")
 	f.DurationVar(&o.orphans, "orphan-timeout", 2*time.Minute, "end all sandboxes when no agent has been connected for this long; as evict.orphan_timeout in agent.toml; 0: never")
 	f.BoolVar(&o.cleanup, "cleanup", false, "end all sandboxes of the node, remove every trace of them, and exit")
@@ -93,12 +92,6 @@ func agentIDs(text string) (uid, gid int, err error) {
 	}
 	_, err = fmt.Sscan(known.Uid+" "+known.Gid, &uid, &gid)
 	return uid, gid, err
-}
-
-func shortHost() string {
-	name, _ := os.Hostname()
-	name, _, _ = strings.Cut(name, ".")
-	return name
 }
 
 func run(ctx context.Context, o options) error {

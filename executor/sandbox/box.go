@@ -7,15 +7,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/system"
 	"github.com/opencontainers/runc/libcontainer/utils"
 	"golang.org/x/sys/unix"
 
@@ -39,29 +40,20 @@ type box struct {
 	pidfd     *os.File
 	mounts    *os.File // keeps the mount namespace when the last process has gone; nil when it could not be opened
 
-	doomed atomic.Bool // killed by us
-
-	mu sync.Mutex // held for all of a Resize
-	memo
+	mu   sync.Mutex       // held for all of a Resize
+	memo launcher.Sandbox // its spec, when that was given to it, and the CPU time that it had used by then
 }
 
-// memo is what a later Manager has to know, beside what libcontainer keeps.
-type memo struct {
-	Spec    launcher.Spec `json:"spec"`
-	Started time.Time     `json:"started"` // or its last Resize
-	Before  uint64        `json:"before"`  // CPU nanoseconds that it had used by then
-}
-
-// memoLabel names the memo among the labels that libcontainer keeps with its state.
+// memoLabel names the memo among the labels that libcontainer keeps with its state, for a later Manager.
 const memoLabel = "gleaner"
 
-func (n memo) labels() []string {
-	text, _ := json.Marshal(n) // nothing in it can fail
+func labels(memo launcher.Sandbox) []string {
+	text, _ := json.Marshal(memo) // nothing in it can fail
 	return []string{memoLabel + "=" + string(text)}
 }
 
-func (m *Manager) newBox(id string, note memo) *box {
-	return &box{id: id, group: m.group(id), memo: note, ready: make(chan struct{}), dead: make(chan struct{})}
+func (m *Manager) newBox(memo launcher.Sandbox) *box {
+	return &box{id: memo.ID, group: m.group(memo.ID), memo: memo, ready: make(chan struct{}), dead: make(chan struct{})}
 }
 
 func closed(c <-chan struct{}) bool {
@@ -78,16 +70,14 @@ func (m *Manager) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 	if err := admit(spec, m.cfg.Devices); err != nil {
 		return 0, err
 	}
-	b := m.newBox(spec.ID, memo{Spec: spec, Started: time.Now()})
+	b := m.newBox(launcher.Sandbox{ID: spec.ID, Spec: spec, Started: time.Now()})
 	m.mu.Lock()
-	taken := m.boxes[b.id] != nil
-	if !taken {
-		m.boxes[b.id] = b
+	if m.boxes[b.id] != nil {
+		m.mu.Unlock()
+		return 0, fmt.Errorf("sandbox %s exists already", b.id)
 	}
+	m.boxes[b.id] = b
 	m.mu.Unlock()
-	if taken {
-		return 0, fmt.Errorf("%w: %s", ErrExists, b.id)
-	}
 	defer close(b.ready)
 	if err := m.launch(ctx, b); err != nil {
 		b.container = nil
@@ -104,7 +94,8 @@ func (m *Manager) launch(ctx context.Context, b *box) (err error) {
 	if err := m.open(ctx); err != nil {
 		return err
 	}
-	if b.log, err = makeSelf(m.selves(b.id), b.Spec); err != nil {
+	s := b.memo.Spec
+	if b.log, err = makeSelf(m.selves(b.id), s); err != nil {
 		return err
 	}
 	defer func() { _ = unmount(m.binds(b.id)) }() // the sandbox has mounts of its own by then; what fails is tried again at its end
@@ -115,10 +106,14 @@ func (m *Manager) launch(ctx context.Context, b *box) (err error) {
 	if b.container, err = libcontainer.Create(m.states(), b.id, config); err != nil {
 		return err
 	}
-	if err := m.makeNames(b.Spec); err != nil {
+	if err := m.makeNames(s); err != nil {
 		return err
 	}
-	b.child = m.process(b)
+	b.child = &libcontainer.Process{
+		Init: true, Args: strings.Fields(strings.ReplaceAll(m.cfg.Command, "%i", b.id)), Cwd: "/tmp",
+		UID: int(s.UID), GID: int(s.GID), AdditionalGroups: ints(s.Groups), Stdout: b.log, Stderr: b.log,
+		Env: []string{"PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", fmt.Sprint("USER=u", s.UID), "GLEANER_INSTANCE_ID=" + b.id},
+	}
 	if err := b.container.Start(b.child); err != nil {
 		return err
 	}
@@ -133,21 +128,6 @@ func (m *Manager) launch(ctx context.Context, b *box) (err error) {
 	m.weigh(last)
 	pid, err := b.child.Pid()
 	return errors.Join(err, b.hold(pid))
-}
-
-func (m *Manager) process(b *box) *libcontainer.Process {
-	args := slices.Clone(m.cfg.Command)
-	for i := range args {
-		args[i] = strings.ReplaceAll(args[i], "%i", b.id)
-	}
-	return &libcontainer.Process{
-		Init: true, Args: args, Cwd: "/tmp", UID: int(b.Spec.UID), GID: int(b.Spec.GID), AdditionalGroups: ints(b.Spec.Groups),
-		Env: []string{
-			"PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=u" + strconv.Itoa(int(b.Spec.UID)),
-			"GLEANER_INSTANCE_ID=" + b.id,
-		},
-		Stdout: b.log, Stderr: b.log,
-	}
 }
 
 // hold opens the first process, and the sandbox's mount namespace. Otherwise that process would take it apart before it is seen to be
@@ -165,21 +145,16 @@ func (m *Manager) load(id string) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	var note memo
-	text, _ := utils.SearchLabels(container.Config().Labels, memoLabel)
-	if err := json.Unmarshal([]byte(text), &note); err != nil {
-		return nil, err
-	}
-	b := m.newBox(id, note)
+	b := m.newBox(launcher.Sandbox{ID: id})
 	b.container = container
+	text, _ := utils.SearchLabels(container.Config().Labels, memoLabel)
 	state, err := container.State()
-	if err == nil {
-		err = b.hold(state.InitProcessPid)
-	}
+	err = errors.Join(err, json.Unmarshal([]byte(text), &b.memo), b.hold(state.InitProcessPid))
 	// Only now that the descriptor holds the process can its identity be checked for good.
-	if status, serr := container.Status(); err != nil || serr != nil || status != libcontainer.Running && status != libcontainer.Paused {
+	status, serr := container.Status()
+	if err = errors.Join(err, serr); err != nil || status != libcontainer.Running && status != libcontainer.Paused {
 		_, _ = b.pidfd.Close(), b.mounts.Close()
-		return nil, fmt.Errorf("not running: %v, %w", status, errors.Join(err, serr))
+		return nil, fmt.Errorf("it is %s: %w", status, err)
 	}
 	close(b.ready)
 	return b, nil
@@ -197,16 +172,54 @@ func openPidfd(pid int) (*os.File, error) {
 // awaitExit blocks until the process has ended. It reports false when the descriptor was closed before.
 func awaitExit(pidfd *os.File) bool {
 	raw, err := pidfd.SyscallConn()
-	if err != nil {
-		return false
-	}
-	return raw.Read(func(fd uintptr) bool {
+	return err == nil && raw.Read(func(fd uintptr) bool {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return n > 0 || err != nil && err != unix.EINTR
 	}) == nil
 }
 
-// The remains of a killed sandbox are removed once the kills under way have been answered, or after so many waits of so long: it takes
+// strike kills the first process, whose death is everybody's in its pid namespace: no list has to be read for it. It takes
+// microseconds, so that the last of many sandboxes is struck as soon as the first.
+func (b *box) strike() {
+	if !closed(b.ready) {
+		return
+	}
+	if raw, err := b.pidfd.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+}
+
+const (
+	strikeAlone  = 3 * time.Millisecond // for the first strike, before the rest is tried too
+	largeSandbox = 64 << 20             // bytes from which on several sides free its memory
+)
+
+// end kills the box, again and again until it is dead; one that is just starting as soon as it has started. The first strike is
+// enough for most: what else can be done costs CPUs that the dying need, and comes when they are not dead soon, or are large.
+func (b *box) end(ctx context.Context) {
+	select {
+	case <-b.ready:
+	case <-ctx.Done():
+		return
+	}
+	b.strike()
+	b.group.hurry()
+	if charged, _ := b.group.memory(); charged >= largeSandbox {
+		b.group.kill()
+	}
+	for pause := strikeAlone; ; pause = min(2*pause, 50*time.Millisecond) {
+		select {
+		case <-b.dead:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			b.group.kill()
+		}
+	}
+}
+
+// The remains of a sandbox are removed once the kills under way have been answered, or after so many waits of so long: it takes
 // the kernel longer than the kill itself.
 const (
 	yieldTime = 5 * time.Millisecond
@@ -229,15 +242,15 @@ func (m *Manager) watch(b *box) {
 			}
 		}
 		_ = b.pidfd.Close()
-		m.settle(b)
+		_ = b.group.settle(b.mounts) // what lingers then, if anything, lingers for another reason than this sandbox
 		close(b.dead)
 		end.Ended = time.Now()
-		for n := 0; b.doomed.Load() && n < yields && (n == 0 || m.kills.Load() > 0); n++ {
+		for n := 0; n == 0 || n < yields && m.kills.Load() > 0; n++ {
 			time.Sleep(yieldTime)
 		}
-		last := b.describe()
-		end.Started, end.CPUNanos, end.PeakBytes, end.OOM = last.Started, last.CPUNanos, last.PeakBytes, b.group.oomKills() > 0
-		if !b.doomed.Load() && end.Code != 0 && b.log != nil { // nobody asked for it: what did the executor say last?
+		was := b.describe()
+		end.Started, end.CPUNanos, end.PeakBytes, end.OOM = was.Started, was.CPUNanos, was.PeakBytes, b.group.oomKills() > 0
+		if end.Code != 0 && end.Signal != int(unix.SIGKILL) && b.child != nil { // nobody asked for it: what did the executor say last?
 			text, _ := io.ReadAll(io.NewSectionReader(b.log, 0, selfBytes))
 			said := strings.ToValidUTF8(string(text[max(0, len(text)-2048):]), "?")
 			m.cfg.Log.Warn("executor failed", "task", b.id, "code", end.Code, "signal", end.Signal, "oom", end.OOM, "log", said)
@@ -248,21 +261,6 @@ func (m *Manager) watch(b *box) {
 		case <-m.closed:
 		}
 	})
-}
-
-// settle waits until nothing of the sandbox's memory is charged any more. What lingers then, if anything, lingers for another
-// reason than this sandbox, and its removal goes on.
-func (m *Manager) settle(b *box) {
-	until := time.Now().Add(2 * time.Second)
-	for pause := 100 * time.Microsecond; !b.group.free(); pause = min(2*pause, 10*time.Millisecond) {
-		if time.Now().After(until) {
-			m.cfg.Log.Warn("memory is still charged", "task", b.id)
-			return
-		}
-		_ = b.mounts.Close() // what was written to /tmp is charged until it is unmounted
-		b.group.kill()
-		time.Sleep(pause)
-	}
 }
 
 // wipe removes every trace of a sandbox whose processes are dead or dying, and frees its id.
@@ -279,13 +277,13 @@ func (m *Manager) wipe(b *box) {
 // describe is what is to be said of a sandbox; of one that is just starting, no more than what was asked for.
 func (b *box) describe() launcher.Sandbox {
 	b.mu.Lock()
-	s, before := launcher.Sandbox{ID: b.id, Started: b.Started, Spec: b.Spec}, b.Before
+	s := b.memo
 	b.mu.Unlock()
 	if !closed(b.ready) || b.container == nil {
 		return s
 	}
 	used := b.group.cpuNanos()
-	s.PID, s.CPUNanos = b.pid, used-min(used, before)
+	s.PID, s.CPUNanos = b.pid, used-min(used, s.CPUNanos)
 	s.MemoryBytes, s.PeakBytes = b.group.memory()
 	status, err := b.container.Status()
 	s.Running = err == nil && status != libcontainer.Stopped
@@ -295,26 +293,26 @@ func (b *box) describe() launcher.Sandbox {
 
 // Resize gives the sandbox of this id other cores, memory, /tmp and process limits. Its figures (CPU time, start) count from now
 // on. What fails leaves the sandbox with limits that may be of either kind: the caller ends it.
-func (m *Manager) Resize(ctx context.Context, spec launcher.Spec) error {
+func (m *Manager) Resize(_ context.Context, spec launcher.Spec) error {
 	if err := admit(spec, m.cfg.Devices); err != nil {
 		return err
 	}
-	b, err := m.started(ctx, spec.ID)
+	b, err := m.started(spec.ID)
 	if err != nil {
 		return err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.Spec.UID != spec.UID || b.Spec.GID != spec.GID || !slices.Equal(b.Spec.Groups, spec.Groups) ||
-		len(b.Spec.Devices)+len(spec.Devices)+len(b.Spec.Binds)+len(spec.Binds) > 0 {
-		return fmt.Errorf("resize sandbox %s: %w", b.id, ErrFixed)
+	old := b.memo.Spec
+	if old.UID != spec.UID || old.GID != spec.GID || !slices.Equal(old.Groups, spec.Groups) || len(old.Devices)+len(spec.Devices)+len(old.Binds)+len(spec.Binds) > 0 {
+		return fmt.Errorf("resize sandbox %s: user, groups, devices and binds cannot be changed", b.id)
 	}
-	next := memo{Spec: spec, Started: time.Now(), Before: b.group.cpuNanos()}
+	next := launcher.Sandbox{ID: b.id, Spec: spec, Started: time.Now(), CPUNanos: b.group.cpuNanos()}
 	config := b.container.Config()
 	group := *config.Cgroups
 	group.Resources = resources(spec, group.Resources.Devices)
 	group.SkipDevices = true // their rules stay
-	config.Cgroups, config.Labels = &group, next.labels()
+	config.Cgroups, config.Labels = &group, labels(next)
 	if err := errors.Join(b.container.Set(config), b.growTmp(spec.TmpBytes)); err != nil {
 		return fmt.Errorf("resize sandbox %s: %w", b.id, err)
 	}
@@ -335,4 +333,19 @@ func (b *box) growTmp(bytes int64) error {
 		}
 	}
 	return nil
+}
+
+// reapStages takes away the zombies of starts that failed early. libcontainer's first stage makes the second one our child and tells
+// its pid only when all went well; nobody else waits for it then. It is called after a failed start.
+func reapStages() {
+	files, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, file := range files {
+		children, _ := os.ReadFile(file)
+		for field := range strings.FieldsSeq(string(children)) {
+			pid, _ := strconv.Atoi(field)
+			if stat, err := system.Stat(pid); err == nil && stat.State == system.Zombie && stat.Name == "runc:[1:CHILD]" {
+				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			}
+		}
+	}
 }

@@ -25,52 +25,35 @@ var shown = []string{
 	"/sys/kernel/mm/transparent_hugepage", // the C library looks here before it asks for large pages
 }
 
-// hostPaths are those of shown that are mounted. /bin and the like are links on most hosts, which the skeleton copies.
-func hostPaths() []string {
-	var all []string
-	for _, path := range shown {
-		info, err := os.Lstat(path)
-		if err != nil || info.Mode()&os.ModeSymlink != 0 && isTop(path) {
-			continue
-		}
-		if _, err := os.Stat(path); err == nil { // a link that leads nowhere is no source of a mount
-			all = append(all, path)
-		}
-	}
-	return all
-}
-
-func isTop(path string) bool { return strings.Count(path, "/") == 1 }
-
-// makeSkeleton makes the folder that is the root of all sandboxes: mount points, and links as the host has them. It holds no
-// content, is mounted read-only, and may be made again while sandboxes use it.
-func makeSkeleton(root string) error {
+// makeSkeleton makes the folder that is the root of all sandboxes: mount points, and at the top links as the host has them. It holds no
+// content, is mounted read-only, and is made again for each sandbox. It returns what of the host is mounted there.
+func makeSkeleton(root string) (host []string, err error) {
 	var errs []error
 	for _, dir := range []string{"/etc", "/dev", "/proc", "/sys", "/tmp", "/gleaner", "/run/gleaner/agent", "/run/gleaner/self"} {
 		errs = append(errs, os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}
-	for _, path := range append([]string{"/etc/passwd", "/etc/group"}, shown...) {
-		if err := makePoint(path, filepath.Join(root, path)); err != nil {
-			errs = append(errs, fmt.Errorf("make sandbox root: %w", err))
+	for _, path := range shown {
+		at := filepath.Join(root, path)
+		if target, err := os.Readlink(path); err == nil && filepath.Dir(path) == "/" {
+			_ = os.Symlink(target, at) // fails where it is already
+			continue
+		}
+		info, err := os.Stat(path)
+		if err == nil {
+			host = append(host, path)
+		}
+		if strings.HasPrefix(path, "/sys/") || err == nil && info.IsDir() { // the former may come later, with a driver
+			errs = append(errs, os.MkdirAll(at, 0o755))
+		} else if err == nil {
+			errs = append(errs, touch(at))
 		}
 	}
-	return errors.Join(errs...)
+	return host, errors.Join(append(errs, touch(filepath.Join(root, "/etc/passwd")), touch(filepath.Join(root, "/etc/group")))...)
 }
 
-// makePoint makes what path of the host can be mounted on: a folder, an empty file, or the link that it is.
-func makePoint(path, at string) error {
-	if target, err := os.Readlink(path); err == nil && isTop(path) {
-		_ = os.Remove(at)
-		return os.Symlink(target, at)
-	}
-	info, err := os.Stat(path)
-	switch {
-	case strings.HasPrefix(path, "/sys/"), err == nil && info.IsDir(): // the former may come later, with a driver
-		return os.MkdirAll(at, 0o755)
-	case err != nil:
-		return nil // this host has none
-	}
-	f, err := os.OpenFile(at, os.O_CREATE|os.O_WRONLY, 0o644)
+// touch makes an empty file, for others to be mounted on.
+func touch(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o644)
 	return errors.Join(err, f.Close())
 }
 
@@ -174,7 +157,7 @@ func stageOne(s launcher.Spec, b launcher.Bind, at string) error {
 	if info.IsDir() {
 		err = os.Mkdir(at, 0o700)
 	} else {
-		err = os.WriteFile(at, nil, 0o600)
+		err = touch(at)
 	}
 	return errors.Join(err, unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH))
 }

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -111,20 +108,25 @@ func (g group) kill() {
 	}
 }
 
-// hurry lets a dying sandbox run: awake and without quota. Otherwise a tenth of a CPU would free its memory ten times as slowly.
+// hurry lets a dying sandbox run: awake, with the weight of everybody else, and without quota. Otherwise a tenth of a CPU would free its
+// memory ten times as slowly.
 func (g group) hurry() {
-	g.wake()
-	g.set("cpu", pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))
+	_ = cgroups.WriteFile(g.dir("freezer"), pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
+	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
+	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))
 }
 
-// wake thaws a sandbox and gives it the weight of everybody else.
-func (g group) wake() {
-	g.set("freezer", pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
-	g.set("cpu", pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
-}
-
-func (g group) set(controller, file, value string) {
-	_ = cgroups.WriteFile(g.dir(controller), file, value)
+// release frees a dying process's memory from this side, at the same time as the process does so itself. The kernel refuses it
+// for a process that is not dying, so that a pid used again is in no danger.
+func release(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
+	for errno := unix.EAGAIN; errno == unix.EAGAIN || errno == unix.EINTR; {
+		_, _, errno = unix.Syscall(unix.SYS_PROCESS_MRELEASE, uintptr(fd), 0, 0)
+	}
 }
 
 // Weights count among neighbours only, so that what a sandbox has of its own says nothing against a job: the cgroups above it come last
@@ -147,41 +149,50 @@ func (m *Manager) weigh(files [][2]string) {
 	}
 }
 
-// remove ends what still runs in the cgroup, and removes it with those below it, in all hierarchies.
-func (g group) remove() error {
-	for pause := time.Millisecond; len(g.pids()) > 0 && pause < 5*time.Second; pause *= 2 {
+// settle kills until no process is left and the memory is free again.
+func (g group) settle(mounts *os.File) error {
+	until := time.Now().Add(2 * time.Second)
+	for pause := 100 * time.Microsecond; !g.free(); pause = min(2*pause, 10*time.Millisecond) {
+		if time.Now().After(until) {
+			return fmt.Errorf("cgroup %s: processes %v, or memory, remain", g, g.pids())
+		}
+		_ = mounts.Close() // what was written to /tmp is charged until it is unmounted
 		g.kill()
 		time.Sleep(pause)
 	}
-	var errs []error
+	return nil
+}
+
+// remove ends what still runs in the cgroup, and removes it with those below it, in all hierarchies.
+func (g group) remove() error {
+	errs := []error{g.settle(nil)}
 	for _, dir := range g.dirs() {
 		errs = append(errs, cgroups.RemovePath(dir))
 	}
 	return errors.Join(errs...)
 }
 
-// shutPrefix begins the name of the cgroup that a gate leaves below the node's, after which it kills what is there by force. The rest
-// is its job's number. A sandbox that is on its way in is killed, or sees the mark: it looks once it is in its cgroup and before the
+// shutForm is the name of the cgroup that a gate leaves below the node's, with its job's number, after which it kills what is there by
+// force. A sandbox that is on its way in is killed, or sees the mark: it looks once it is in its cgroup and before the
 // executor runs.
-const shutPrefix = "shut."
+const shutForm = "shut.%d"
 
 // Open takes away the marks of jobs whose gates have shut the node, and returns the jobs whose marks are left. Nothing is started while
 // there is one.
 func (m *Manager) Open(_ context.Context, jobs ...uint32) (left []uint32, err error) {
 	for _, job := range jobs {
-		mark := m.group(shutPrefix + strconv.FormatUint(uint64(job), 10)).dir("freezer")
+		mark := m.group(fmt.Sprintf(shutForm, job)).dir("freezer")
 		if err := unix.Rmdir(mark); err != nil && err != unix.ENOENT {
 			return nil, &os.PathError{Op: "remove cgroup", Path: mark, Err: err}
 		}
 	}
 	entries, err := os.ReadDir(m.group("").dir("freezer"))
 	for _, e := range entries {
-		digits, marked := strings.CutPrefix(e.Name(), shutPrefix)
-		if job, err := strconv.ParseUint(digits, 10, 32); marked && err == nil {
-			left = append(left, uint32(job))
+		var job uint32
+		if n, _ := fmt.Sscanf(e.Name(), shutForm, &job); n == 1 {
+			left = append(left, job)
 		}
 	}
-	slices.Sort(left)
 	return left, err
 }
 
@@ -194,7 +205,7 @@ func (m *Manager) open(ctx context.Context) error {
 		return err
 	}
 	jobs, err := m.Open(ctx)
-	if err == nil && len(jobs) > 0 {
+	if len(jobs) > 0 {
 		err = fmt.Errorf("%w: jobs %v", launcher.ErrShut, jobs)
 	}
 	return err

@@ -66,7 +66,7 @@ func testConfig(t testing.TB, mode string) Config {
 	return Config{
 		RunDir: filepath.Join(dir, "run"), Libexec: libexec, CgroupParent: "gleaner-test", Node: fmt.Sprintf("n%d-%s", os.Getpid(), filepath.Base(dir)),
 		Fair:    true, // the machine may be busy; TestLimits has it otherwise
-		Command: []string{"/gleaner/executor", "probe", mode, "%i"}, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		Command: "/gleaner/executor probe " + mode + " %i", Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}
 }
 

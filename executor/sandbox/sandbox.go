@@ -36,17 +36,6 @@ import (
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
-var (
-	// ErrBusy says that another launcher serves this run directory.
-	ErrBusy = errors.New("another launcher serves this run directory")
-	// ErrExists says that a sandbox of this id is there already.
-	ErrExists = errors.New("sandbox exists already")
-	// ErrNotFound says that there is no sandbox of this id.
-	ErrNotFound = errors.New("no such sandbox")
-	// ErrFixed says that a Resize asks for what a sandbox keeps for life.
-	ErrFixed = errors.New("user, groups, devices and binds of a sandbox cannot be changed")
-)
-
 // libcontainer sends threads of this process into a sandbox's mount namespace and lets them die there. The main thread cannot
 // die: it would stay, and keep the sandbox's file systems and their memory for ever. Locked here, it never goes.
 func init() { runtime.LockOSThread() }
@@ -63,7 +52,7 @@ type Config struct {
 	Libexec      string       // folder of the executor, /gleaner in the sandbox
 	CgroupParent string       // one path component
 	Node         string       // one path component
-	Command      []string     // the executor's command line, in which %i stands for the sandbox's id
+	Command      string       // the executor's command line, in which %i stands for the sandbox's id
 	Devices      []string     // device files that a Spec may name: paths or patterns of filepath.Match below /dev
 	AgentUID     int          // who makes the socket that sandboxes see at /run/gleaner/agent
 	AgentGID     int          // its group, which alone may enter the folder above
@@ -72,7 +61,7 @@ type Config struct {
 }
 
 // DefaultCommand is the executor as Gleaner installs it.
-var DefaultCommand = []string{"/gleaner/executor", "--agent", "/run/gleaner/agent/executors.sock", "--id", "%i"}
+const DefaultCommand = "/gleaner/executor --agent /run/gleaner/agent/executors.sock --id %i"
 
 // Manager starts, watches and ends the sandboxes of one node. Its methods may be called from many goroutines.
 type Manager struct {
@@ -108,7 +97,8 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(m.makeNodeGroup(), makeSkeleton(m.root()), m.adopt()); err != nil {
+	_, err = makeSkeleton(m.root())
+	if err = errors.Join(err, m.makeNodeGroup(), m.adopt()); err != nil {
 		m.Close()
 		return nil, err
 	}
@@ -157,13 +147,16 @@ func claim(cfg Config) (*Manager, error) {
 			return nil, fmt.Errorf("run directory %s: sandboxes cannot pass %s: chmod o+x %s", cfg.RunDir, dir, dir)
 		}
 	}
+	// What this process may have, sandboxes inherit. Pinned memory of the fabric counts towards the memory limit like any other.
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 16, Max: 1 << 16})
+	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
 	lock, err := os.OpenFile(filepath.Join(m.dir(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	for until := time.Now().Add(lockTime); err == nil; time.Sleep(10 * time.Millisecond) {
 		if m.lock = lock; unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			return m, nil
 		}
 		if time.Now().After(until) {
-			err = ErrBusy
+			err = errors.New("another launcher serves it")
 		}
 	}
 	_ = lock.Close()
@@ -218,7 +211,7 @@ func (m *Manager) sweep() error {
 	for _, dir := range append(m.group("").dirs(), m.selves(), m.binds(), m.states()) {
 		entries, err := os.ReadDir(dir)
 		for _, e := range entries {
-			if id := e.Name(); e.IsDir() && m.find(id) == nil && !strings.HasPrefix(id, shutPrefix) {
+			if id := e.Name(); e.IsDir() && m.find(id) == nil && !strings.HasPrefix(id, "shut.") {
 				errs = append(errs, m.erase(id))
 			}
 		}
@@ -270,7 +263,7 @@ func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer
 	var all errgroup.Group
 	for _, id := range ids {
 		all.Go(func() error {
-			b, err := m.started(ctx, id)
+			b, err := m.started(id)
 			for err == nil {
 				tried := act(b.container)
 				status, _ := b.container.Status()
@@ -287,18 +280,47 @@ func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer
 	return all.Wait()
 }
 
-// started gives a sandbox once it has started.
-func (m *Manager) started(ctx context.Context, id string) (*box, error) {
-	b := m.find(id)
-	if b != nil {
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-b.ready:
+// started is the sandbox of this id, once it has started.
+func (m *Manager) started(id string) (*box, error) {
+	if b := m.find(id); b != nil && closed(b.ready) && b.container != nil {
+		return b, nil
+	}
+	return nil, fmt.Errorf("no sandbox %s runs", id)
+}
+
+// Kill ends sandboxes, all at the same time. It returns when their processes are gone and their memory is free, or at ctx's end with
+// those that remain. Ids that do not exist count as ended.
+func (m *Manager) Kill(ctx context.Context, ids ...string) (remaining []string, err error) {
+	var boxes []*box
+	for _, id := range ids {
+		if b := m.find(id); b != nil {
+			b.strike()
+			boxes = append(boxes, b)
 		}
 	}
-	if b == nil || b.container == nil {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, id)
+	m.rush(1)
+	defer m.rush(-1)
+	var wg sync.WaitGroup
+	for _, b := range boxes {
+		wg.Go(func() { b.end(ctx) })
 	}
-	return b, nil
+	wg.Wait()
+	for _, b := range boxes {
+		if !closed(b.dead) {
+			remaining = append(remaining, b.id)
+		}
+	}
+	return remaining, nil
+}
+
+// rush counts the kills that are under way, and weighs the node's cgroups by whether there is one.
+func (m *Manager) rush(more int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.kills.Add(more) {
+	case 0:
+		m.weigh(last)
+	case more:
+		m.weigh(among)
+	}
 }

@@ -316,7 +316,7 @@ func TestRemainsAreRemoved(t *testing.T) {
 
 func TestBadExecutorFailsToStart(t *testing.T) {
 	cfg := testConfig(t, "sleep")
-	cfg.Command = []string{"/gleaner/nothing"}
+	cfg.Command = "/gleaner/nothing"
 	m := newManager(t, cfg)
 	if _, err := m.Start(t.Context(), spec("bad-1")); err == nil {
 		t.Error("started")

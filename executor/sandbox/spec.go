@@ -12,14 +12,6 @@ import (
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
-const (
-	minMemory = 16 << 20 // below this not even the setup fits
-	maxGroups = 256      // a user namespace has 340 lines
-	maxBinds  = 16
-	maxPIDs   = 1 << 15
-	maxCPU    = 1<<13 - 1
-)
-
 var (
 	keyForm  = regexp.MustCompile(`^([0-9a-f]{64})?$`)
 	idForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
@@ -65,14 +57,14 @@ func admit(s launcher.Spec, allowed []string) error {
 		rule{idForm.MatchString(s.ID), "id", "1 to 64 of a-z, 0-9 and -, not - first"},
 		rule{unprivileged(s.UID), "uid", "an unprivileged user's"},
 		rule{unprivileged(s.GID), "gid", "an unprivileged group's"},
-		rule{len(s.Groups) <= maxGroups && every(s.Groups, unprivileged), "groups", fmt.Sprint("unprivileged, and at most ", maxGroups)},
-		rule{every(s.CPUs, func(n int) bool { return n >= 0 && n <= maxCPU }), "cpus", fmt.Sprint("0 to ", maxCPU)},
+		rule{len(s.Groups) <= 256 && every(s.Groups, unprivileged), "groups", "unprivileged, and at most 256"},
+		rule{every(s.CPUs, func(n int) bool { return n >= 0 && n < 8192 }), "cpus", "0 to 8191"},
 		rule{s.MilliCPUs >= 10 && s.MilliCPUs <= 1024000, "milli_cpus", "10 to 1024000"},
-		rule{s.MemoryBytes >= minMemory && s.MemoryBytes <= 1<<50, "memory_bytes", fmt.Sprint(minMemory, " to 2^50")},
+		rule{s.MemoryBytes >= 16<<20 && s.MemoryBytes <= 1<<50, "memory_bytes", "2^24, below which not even the setup fits, to 2^50"},
 		rule{s.TmpBytes > 0 && s.TmpBytes <= s.MemoryBytes, "tmp_bytes", "1 to memory_bytes"},
-		rule{s.PIDs > 0 && s.PIDs <= maxPIDs, "pids", fmt.Sprint("1 to ", maxPIDs)},
+		rule{s.PIDs > 0 && s.PIDs <= 32768, "pids", "1 to 32768"},
 		rule{keyForm.MatchString(s.Image), "image", "64 hexadecimal digits"},
-		rule{len(s.Binds) <= maxBinds, "binds", fmt.Sprint("at most ", maxBinds)},
+		rule{len(s.Binds) <= 16, "binds", "at most 16"},
 		rule{every(s.Binds, func(b launcher.Bind) bool { return plain(b.Source) }), "binds' source", "an absolute path without . and .."},
 		rule{every(s.Binds, targets), "binds' target", "two components or more, outside of what the sandbox has itself"},
 		rule{every(s.Devices, func(d string) bool { return offered(d, allowed) }), "devices", "of those below /dev that this launcher was told to allow"},
