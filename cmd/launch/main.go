@@ -56,9 +56,8 @@ func parse(args []string, log *slog.Logger) (options, error) {
 	host, _, _ := strings.Cut(name, ".")
 	f := flag.NewFlagSet("launch", flag.ContinueOnError)
 	f.StringVar(&o.socket, "socket", "/run/gleaner-launch/launch.sock", "Unix socket on which the agent asks")
-	f.Func("agent-uid", "user that may ask: a name, or the number of user and group (default root)", func(s string) error {
-		uid, gid, err := agentIDs(s)
-		o.cfg.AgentUID, o.cfg.AgentGID = uid, gid
+	f.Func("agent-uid", "user that may ask: a name, or the number of user and group (default root)", func(s string) (err error) {
+		o.cfg.AgentUID, o.cfg.AgentGID, err = agentIDs(s)
 		return err
 	})
 	f.StringVar(&o.cfg.RunDir, "run-dir", "/run/gleaner-launch", "folder for the sandboxes' state; all folders above it searchable by all")
@@ -104,7 +103,6 @@ func run(ctx context.Context, o options) error {
 	}
 	defer manager.Close()
 	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
-	s := newServer(manager, uint32(o.cfg.AgentUID), o.cfg.Log)
-	s.orphanTimeout = o.orphans
+	s := &server{manager: manager, uid: uint32(o.cfg.AgentUID), log: o.cfg.Log, orphanTimeout: o.orphans}
 	return s.serve(ctx, o.socket)
 }

@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -53,12 +51,9 @@ type server struct {
 	orphans *time.Timer // runs while there is no peer
 }
 
-func newServer(m manager, uid uint32, log *slog.Logger) *server {
-	return &server{manager: m, uid: uid, log: log, peers: map[*net.UnixConn]bool{}}
-}
-
 // serve answers at path until ctx ends. Calls under way are finished first.
 func (s *server) serve(ctx context.Context, path string) error {
+	s.peers = map[*net.UnixConn]bool{}
 	defer s.wg.Wait()
 	s.wg.Go(func() { s.broadcast(ctx) })
 	s.orphans = time.AfterFunc(s.orphanTimeout, func() { s.endOrphans(ctx) })
@@ -91,8 +86,7 @@ func listen(path string, uid int) (*net.UnixListener, error) {
 
 // accept takes connections until ctx ends or the socket's file is gone, as after a cleaner of old files.
 func (s *server) accept(ctx context.Context, l *net.UnixListener, path string) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	for {
 		_ = l.SetDeadline(time.Now().Add(healEvery))
 		conn, err := l.AcceptUnix()
@@ -158,11 +152,10 @@ func (s *server) broadcast(ctx context.Context) {
 			return
 		case e := <-s.manager.Exited():
 			s.mu.Lock()
-			peers := slices.Collect(maps.Keys(s.peers))
-			s.mu.Unlock()
-			for _, conn := range peers {
+			for conn := range s.peers {
 				send(conn, launcher.Reply{Exited: &e})
 			}
+			s.mu.Unlock()
 		}
 	}
 }

@@ -38,7 +38,9 @@ func serveFake(t *testing.T, m manager, uid int) string {
 	path := filepath.Join(t.TempDir(), "launch.sock")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- newServer(m, uint32(uid), slog.New(slog.DiscardHandler)).serve(ctx, path) }()
+	go func() {
+		done <- (&server{manager: m, uid: uint32(uid), log: slog.New(slog.DiscardHandler)}).serve(ctx, path)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -110,8 +112,7 @@ func TestKillSaysWhatRemains(t *testing.T) {
 // Without an agent sandboxes end, whatever runs in them; with one, or with one that comes back in time, they stay.
 func TestSandboxesEndWithoutAnAgent(t *testing.T) {
 	f := launchtest.NewFake()
-	s := newServer(f, uint32(os.Getuid()), slog.New(slog.DiscardHandler))
-	s.orphanTimeout = 200 * time.Millisecond
+	s := &server{manager: f, uid: uint32(os.Getuid()), log: slog.New(slog.DiscardHandler), orphanTimeout: 200 * time.Millisecond}
 	path := filepath.Join(t.TempDir(), "launch.sock")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

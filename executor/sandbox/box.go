@@ -34,7 +34,7 @@ type box struct {
 	dead  chan struct{} // closed when its processes are gone and their memory is free
 
 	container *libcontainer.Container // nil when the start failed
-	child     *libcontainer.Process   // nil when adopted
+	child     *libcontainer.Process   // empty when adopted
 	pid       int
 	log       *os.File // nil when adopted
 	pidfd     *os.File
@@ -103,7 +103,7 @@ func (m *Manager) launch(ctx context.Context, b *box) (err error) {
 	if err != nil {
 		return err
 	}
-	if b.container, err = libcontainer.Create(m.states(), b.id, config); err != nil {
+	if b.container, err = libcontainer.Create(m.states(""), b.id, config); err != nil {
 		return err
 	}
 	if err := m.makeNames(s); err != nil {
@@ -141,12 +141,12 @@ func (b *box) hold(pid int) (err error) {
 
 // load finds a sandbox that an earlier Manager has started and that runs.
 func (m *Manager) load(id string) (*box, error) {
-	container, err := libcontainer.Load(m.states(), id)
+	container, err := libcontainer.Load(m.states(""), id)
 	if err != nil {
 		return nil, err
 	}
 	b := m.newBox(launcher.Sandbox{ID: id})
-	b.container = container
+	b.container, b.child = container, &libcontainer.Process{}
 	text, _ := utils.SearchLabels(container.Config().Labels, memoLabel)
 	state, err := container.State()
 	err = errors.Join(err, json.Unmarshal([]byte(text), &b.memo), b.hold(state.InitProcessPid))
@@ -163,10 +163,7 @@ func (m *Manager) load(id string) (*box, error) {
 // openPidfd gives a descriptor on which the runtime can wait, without a thread, for the end of a process.
 func openPidfd(pid int) (*os.File, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("watch process %d: %w", pid, err)
-	}
-	return os.NewFile(uintptr(fd), "pidfd"), nil
+	return os.NewFile(uintptr(fd), "pidfd"), os.NewSyscallError("pidfd_open", err) // the file is nil where there is no descriptor
 }
 
 // awaitExit blocks until the process has ended. It reports false when the descriptor was closed before.
@@ -219,13 +216,6 @@ func (b *box) end(ctx context.Context) {
 	}
 }
 
-// The remains of a sandbox are removed once the kills under way have been answered, or after so many waits of so long: it takes
-// the kernel longer than the kill itself.
-const (
-	yieldTime = 5 * time.Millisecond
-	yields    = 40
-)
-
 // watch waits for the end of a sandbox that runs, and reports it. The first process's end is everybody's: with it the kernel kills
 // the whole pid namespace before anybody is told.
 func (m *Manager) watch(b *box) {
@@ -235,22 +225,21 @@ func (m *Manager) watch(b *box) {
 			return
 		}
 		end := launcher.Exited{ID: b.id, Code: -1}
-		if b.child != nil {
-			if state, _ := b.child.Wait(); state != nil {
-				end.Code = state.ExitCode()
-				end.Signal = max(0, int(state.Sys().(syscall.WaitStatus).Signal()))
-			}
+		if state, _ := b.child.Wait(); state != nil {
+			end.Code = state.ExitCode()
+			end.Signal = max(0, int(state.Sys().(syscall.WaitStatus).Signal()))
 		}
 		_ = b.pidfd.Close()
 		_ = b.group.settle(b.mounts) // what lingers then, if anything, lingers for another reason than this sandbox
 		close(b.dead)
 		end.Ended = time.Now()
-		for n := 0; n == 0 || n < yields && m.kills.Load() > 0; n++ {
-			time.Sleep(yieldTime)
+		// The remains go once the kills under way have been answered, 200 ms at most: it takes the kernel longer than the kills themselves.
+		for n := 0; n == 0 || n < 40 && m.kills.Load() > 0; n++ {
+			time.Sleep(5 * time.Millisecond)
 		}
 		was := b.describe()
 		end.Started, end.CPUNanos, end.PeakBytes, end.OOM = was.Started, was.CPUNanos, was.PeakBytes, b.group.oomKills() > 0
-		if end.Code != 0 && end.Signal != int(unix.SIGKILL) && b.child != nil { // nobody asked for it: what did the executor say last?
+		if end.Code > 0 || end.Signal > 0 && end.Signal != int(unix.SIGKILL) { // nobody asked for it: what did the executor say last?
 			text, _ := io.ReadAll(io.NewSectionReader(b.log, 0, selfBytes))
 			said := strings.ToValidUTF8(string(text[max(0, len(text)-2048):]), "?")
 			m.cfg.Log.Warn("executor failed", "task", b.id, "code", end.Code, "signal", end.Signal, "oom", end.OOM, "log", said)

@@ -31,16 +31,10 @@ func (m *Manager) container(memo launcher.Sandbox) (*configs.Config, error) {
 	if s.Image != "" {
 		root = filepath.Join(m.cfg.RunDir, "images", s.Image) // where the images helper has mounted it
 	}
-	nodes, rules, err := deviceNodes(s.Devices)
-	if err != nil {
-		return nil, err
-	}
-	host, err := makeSkeleton(m.root())
-	if err != nil {
-		return nil, err
-	}
-	binds, err := m.stage(s)
-	if err != nil {
+	nodes, rules, err1 := deviceNodes(s.Devices)
+	host, err2 := makeSkeleton(m.root())
+	binds, err3 := m.stage(s)
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return nil, err
 	}
 	score := 500 // the worker in there has 1000: whatever fills the memory, the executor lives to say so
@@ -54,15 +48,11 @@ func (m *Manager) container(memo launcher.Sandbox) (*configs.Config, error) {
 		Devices:         nodes,
 		Hostname:        s.ID,
 		Namespaces: configs.Namespaces{
-			{Type: configs.NEWUSER}, {Type: configs.NEWPID}, {Type: configs.NEWNS},
-			{Type: configs.NEWIPC}, {Type: configs.NEWUTS}, {Type: configs.NEWCGROUP},
+			{Type: configs.NEWUSER}, {Type: configs.NEWPID}, {Type: configs.NEWNS}, {Type: configs.NEWIPC}, {Type: configs.NEWUTS}, {Type: configs.NEWCGROUP},
 		},
-		UIDMappings: idMap(s.UID),
-		GIDMappings: idMap(append([]uint32{s.GID}, s.Groups...)...),
-		Cgroups: &cgroups.Cgroup{
-			Path:      filepath.Join("/", string(m.group(s.ID))),
-			Resources: resources(s, rules),
-		},
+		UIDMappings:     idMap(s.UID),
+		GIDMappings:     idMap(append([]uint32{s.GID}, s.Groups...)...),
+		Cgroups:         &cgroups.Cgroup{Path: "/" + string(m.group(s.ID)), Resources: resources(s, rules)},
 		Capabilities:    &configs.Capabilities{},
 		NoNewPrivileges: true,
 		Seccomp:         seccompProfile(),
@@ -73,12 +63,8 @@ func (m *Manager) container(memo launcher.Sandbox) (*configs.Config, error) {
 			"/proc/sched_debug", "/proc/scsi", "/proc/timer_list", "/proc/timer_stats",
 		},
 		ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
-		Rlimits: []configs.Rlimit{
-			// One byte: too little for a file, and unlike nothing it also keeps the kernel from piping the memory to a program of the host's.
-			{Type: unix.RLIMIT_CORE, Soft: 1, Hard: 1},
-			{Type: unix.RLIMIT_MSGQUEUE},
-			{Type: unix.RLIMIT_RTPRIO},
-		},
+		// One byte of a core: too little for a file, and unlike nothing it also keeps the kernel from piping the memory to a program of the host's.
+		Rlimits: []configs.Rlimit{{Type: unix.RLIMIT_CORE, Soft: 1, Hard: 1}, {Type: unix.RLIMIT_MSGQUEUE}, {Type: unix.RLIMIT_RTPRIO}},
 	}, nil
 }
 
@@ -144,8 +130,8 @@ func (m *Manager) mounts(s launcher.Spec, host []string) []*configs.Mount {
 		bind(m.cfg.Libexec, "/gleaner", unix.MS_RDONLY),
 		bind(m.agentDir(), "/run/gleaner/agent", unix.MS_RDONLY|unix.MS_NOEXEC),
 		bind(m.selves(s.ID), "/run/gleaner/self", unix.MS_NOEXEC),
-		bind(m.states(s.ID, "passwd"), "/etc/passwd", unix.MS_RDONLY|unix.MS_NOEXEC),
-		bind(m.states(s.ID, "group"), "/etc/group", unix.MS_RDONLY|unix.MS_NOEXEC),
+		bind(filepath.Join(m.states(s.ID), "passwd"), "/etc/passwd", unix.MS_RDONLY|unix.MS_NOEXEC),
+		bind(filepath.Join(m.states(s.ID), "group"), "/etc/group", unix.MS_RDONLY|unix.MS_NOEXEC),
 	}
 	for _, path := range host {
 		if s.Image != "" && !strings.HasPrefix(path, "/sys/") {
@@ -180,25 +166,24 @@ func tmpfs(path string, flags int, options string) *configs.Mount {
 // shared memory, queues and semaphores, which outlive the worker that filled the memory limit with them, mounts and namespaces, ptrace
 // and its relatives, keys, bpf, perf, userfaultfd, io_uring, modules, clocks, swap, handles, and the 32-bit world.
 const allowed = `
-accept accept4 access alarm arch_prctl bind brk capget chdir chmod chown clock_getres clock_gettime clock_nanosleep close close_range
-connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2
-execve execveat exit exit_group faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync
-fgetxattr flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futex_wait futex_waitv futex_wake futex_requeue
-get_mempolicy get_robust_list get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername
-getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid getsockname getsockopt gettid
-gettimeofday getuid getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch ioctl ioprio_get ioprio_set kill
-landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lgetxattr link linkat listen listxattr llistxattr lremovexattr
-lseek lsetxattr lstat madvise mbind membarrier memfd_create mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mprotect
-mremap msync munlock munlockall munmap nanosleep newfstatat open openat openat2 pause pidfd_open
-pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll prctl pread64 preadv preadv2 prlimit64 pselect6 pwrite64
-pwritev pwritev2 read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg removexattr rename renameat renameat2
-restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait
-rt_tgsigqueueinfo sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler
-sched_rr_get_interval sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp select sendfile
-sendmmsg sendmsg sendto set_mempolicy set_robust_list set_tid_address setfsgid setfsuid setgid setgroups setitimer
-setpgid setpriority setregid setresgid setresuid setreuid setrlimit setsid setsockopt setuid setxattr shutdown sigaltstack signalfd signalfd4 socketpair splice stat statfs statx symlink symlinkat sync_file_range sysinfo tee tgkill
-time timer_create timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill
-truncate umask uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
+accept accept4 access alarm arch_prctl bind brk capget chdir chmod chown clock_getres clock_gettime clock_nanosleep close close_range connect
+copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 execve execveat exit
+exit_group faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fork
+fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futex_wait futex_waitv futex_wake futex_requeue get_mempolicy get_robust_list
+get_thread_area getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getpriority
+getrandom getresgid getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid getxattr inotify_add_watch inotify_init
+inotify_init1 inotify_rm_watch ioctl ioprio_get ioprio_set kill landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lgetxattr
+link linkat listen listxattr llistxattr lremovexattr lseek lsetxattr lstat madvise mbind membarrier memfd_create mincore mkdir mkdirat mknod mknodat
+mlock mlock2 mlockall mmap mprotect mremap msync munlock munlockall munmap nanosleep newfstatat open openat openat2 pause pidfd_open
+pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll prctl pread64 preadv preadv2 prlimit64 pselect6 pwrite64 pwritev pwritev2
+read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg removexattr rename renameat renameat2 restart_syscall rmdir rseq rt_sigaction
+rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max
+sched_get_priority_min sched_getaffinity sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr
+sched_setparam sched_setscheduler sched_yield seccomp select sendfile sendmmsg sendmsg sendto set_mempolicy set_robust_list set_tid_address setfsgid
+setfsuid setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid setrlimit setsid setsockopt setuid setxattr shutdown
+sigaltstack signalfd signalfd4 socketpair splice stat statfs statx symlink symlinkat sync_file_range sysinfo tee tgkill time timer_create
+timer_delete timer_getoverrun timer_gettime timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink
+unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
 `
 
 // newNamespaces are the clone flags that would make namespaces.

@@ -19,9 +19,8 @@ import (
 // loader, name lookup and time zones need; the CPU and memory topology, which thread libraries read.
 var shown = []string{
 	"/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32",
-	"/etc/alternatives", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf", "/etc/services",
-	"/etc/localtime", "/etc/libibverbs.d",
-	"/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/class/infiniband", "/sys/class/infiniband_verbs",
+	"/etc/alternatives", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf", "/etc/services", "/etc/localtime",
+	"/etc/libibverbs.d", "/sys/devices/system/cpu", "/sys/devices/system/node", "/sys/class/infiniband", "/sys/class/infiniband_verbs",
 	"/sys/kernel/mm/transparent_hugepage", // the C library looks here before it asks for large pages
 }
 
@@ -62,7 +61,8 @@ func touch(path string) error {
 func (m *Manager) makeNames(s launcher.Spec) error {
 	passwd := fmt.Sprintf("root:x:0:0::/:/bin/false\nu%d:x:%d:%d::/tmp:/bin/sh\n", s.UID, s.UID, s.GID)
 	group := fmt.Sprintf("root:x:0:\ng%d:x:%d:\n", s.GID, s.GID)
-	return errors.Join(os.WriteFile(m.states(s.ID, "passwd"), []byte(passwd), 0o644), os.WriteFile(m.states(s.ID, "group"), []byte(group), 0o644))
+	dir := m.states(s.ID)
+	return errors.Join(os.WriteFile(dir+"/passwd", []byte(passwd), 0o644), os.WriteFile(dir+"/group", []byte(group), 0o644))
 }
 
 // selfBytes is the size of the folder that sandbox and host share.
@@ -82,10 +82,7 @@ func mountTmp(dir, options string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount("gleaner", dir, "tmpfs", quiet|unix.MS_NOEXEC, options); err != nil {
-		return &os.PathError{Op: "mount", Path: dir, Err: err}
-	}
-	return nil
+	return os.NewSyscallError("mount "+dir, unix.Mount("gleaner", dir, "tmpfs", quiet|unix.MS_NOEXEC, options))
 }
 
 // unmount undoes mountTmp, with all that is mounted below. The folder's content may be the tenant's: nothing in it is opened or followed.
@@ -97,10 +94,10 @@ func unmount(dir string) error {
 	if err == unix.EINVAL { // no mount any more
 		err = unix.Rmdir(dir)
 	}
-	if err != nil && err != unix.ENOENT {
-		return &os.PathError{Op: "unmount", Path: dir, Err: err}
+	if err == unix.ENOENT {
+		return nil
 	}
-	return nil
+	return os.NewSyscallError("unmount "+dir, err)
 }
 
 // Files of the owner's. Nothing beneath a user's folder is opened as root: a thread with the user's ids, and none of root's rights over
@@ -115,7 +112,7 @@ func (m *Manager) stage(s launcher.Spec) (all []*configs.Mount, err error) {
 	}
 	tops := map[string]bool{}
 	for i, b := range s.Binds {
-		at := m.binds(s.ID, strconv.Itoa(i))
+		at := filepath.Join(m.binds(s.ID), strconv.Itoa(i))
 		if t := top(b.Target); !tops[t] {
 			tops[t] = true
 			err = errors.Join(err, os.MkdirAll(filepath.Join(m.root(), t), 0o755))

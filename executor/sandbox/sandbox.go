@@ -11,7 +11,6 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +72,7 @@ type Manager struct {
 
 	mu    sync.Mutex
 	boxes map[string]*box
-	kills atomic.Int32 // under way
+	kills atomic.Int32 // under way; changed with mu held
 }
 
 // Supported says what this process lacks to make sandboxes, nil when nothing.
@@ -135,7 +134,7 @@ func claim(cfg Config) (*Manager, error) {
 		mode     os.FileMode
 		uid, gid int
 	}{
-		{cfg.RunDir, 0o755, -1, -1}, {m.dir(), 0o711, 0, 0}, {m.states(), 0o711, 0, 0}, {m.selves(), 0o711, 0, 0}, {m.binds(), 0o700, 0, 0},
+		{cfg.RunDir, 0o755, -1, -1}, {m.at("launch"), 0o711, 0, 0}, {m.states(""), 0o711, 0, 0}, {m.selves(""), 0o711, 0, 0}, {m.binds(""), 0o700, 0, 0},
 		{filepath.Dir(m.agentDir()), 0o710, 0, cfg.AgentGID}, {m.agentDir(), 0o755, cfg.AgentUID, cfg.AgentGID},
 	} {
 		if err := errors.Join(os.MkdirAll(dir.path, dir.mode), os.Chown(dir.path, dir.uid, dir.gid)); err != nil {
@@ -150,7 +149,7 @@ func claim(cfg Config) (*Manager, error) {
 	// What this process may have, sandboxes inherit. Pinned memory of the fabric counts towards the memory limit like any other.
 	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 16, Max: 1 << 16})
 	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
-	lock, err := os.OpenFile(filepath.Join(m.dir(), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.OpenFile(m.at("launch/lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	for until := time.Now().Add(lockTime); err == nil; time.Sleep(10 * time.Millisecond) {
 		if m.lock = lock; unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
 			return m, nil
@@ -163,18 +162,17 @@ func claim(cfg Config) (*Manager, error) {
 	return nil, fmt.Errorf("lock run directory %s: %w", cfg.RunDir, err)
 }
 
-func (m *Manager) dir() string  { return filepath.Join(m.cfg.RunDir, "launch") }
-func (m *Manager) root() string { return filepath.Join(m.dir(), "root") }
-func (m *Manager) states(id ...string) string {
-	return filepath.Join(m.dir(), "sandboxes", filepath.Join(id...))
+func (m *Manager) at(parts ...string) string {
+	return filepath.Join(m.cfg.RunDir, filepath.Join(parts...))
 }
-func (m *Manager) binds(id ...string) string {
-	return filepath.Join(m.dir(), "binds", filepath.Join(id...))
-}
-func (m *Manager) selves(id ...string) string {
-	return filepath.Join(m.cfg.RunDir, "executors", filepath.Join(id...))
-}
-func (m *Manager) agentDir() string { return filepath.Join(m.cfg.RunDir, "agent", "sockets") }
+
+// Of an id, and without one the folder of all.
+func (m *Manager) states(id string) string { return m.at("launch/sandboxes", id) }
+func (m *Manager) binds(id string) string  { return m.at("launch/binds", id) }
+func (m *Manager) selves(id string) string { return m.at("executors", id) }
+
+func (m *Manager) root() string     { return m.at("launch/root") }
+func (m *Manager) agentDir() string { return m.at("agent/sockets") }
 
 // Exited gives the end of every sandbox, after its cgroup and folders are gone. The caller reads it all the time: 1024 wait there at most.
 func (m *Manager) Exited() <-chan launcher.Exited { return m.exits }
@@ -192,7 +190,7 @@ func (m *Manager) Close() {
 
 // adopt takes over the sandboxes of an earlier Manager that still run, and removes all that is left of others.
 func (m *Manager) adopt() error {
-	entries, err := os.ReadDir(m.states())
+	entries, err := os.ReadDir(m.states(""))
 	for _, e := range entries {
 		b, err := m.load(e.Name())
 		if err != nil {
@@ -200,6 +198,8 @@ func (m *Manager) adopt() error {
 			continue
 		}
 		m.boxes[b.id] = b
+	}
+	for _, b := range m.all() {
 		m.watch(b)
 	}
 	return errors.Join(err, m.sweep())
@@ -208,7 +208,7 @@ func (m *Manager) adopt() error {
 // sweep removes what belongs to no box: cgroups with all that runs in them, mounts, folders. Gates' marks stay.
 func (m *Manager) sweep() error {
 	var errs []error
-	for _, dir := range append(m.group("").dirs(), m.selves(), m.binds(), m.states()) {
+	for _, dir := range append(m.group("").dirs(), m.selves(""), m.binds(""), m.states("")) {
 		entries, err := os.ReadDir(dir)
 		for _, e := range entries {
 			if id := e.Name(); e.IsDir() && m.find(id) == nil && !strings.HasPrefix(id, "shut.") {
@@ -271,7 +271,7 @@ func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer
 					return nil
 				}
 				if status == libcontainer.Stopped || ctx.Err() != nil {
-					err = fmt.Errorf("sandbox %s is %s: %w", id, status, cmp.Or(tried, libcontainer.ErrNotRunning))
+					err = fmt.Errorf("sandbox %s is %s: %v", id, status, tried)
 				}
 			}
 			return err

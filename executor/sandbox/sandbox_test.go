@@ -39,6 +39,11 @@ func TestInside(t *testing.T) {
 		"read /proc/kcore": "ok false|ENOENT false", "read /proc/keys": "ok false|ENOENT false", "read /proc/1/environ": "ok true",
 		"run /usr/bin/id": "ok", "run /bin/sh": "ok", "signal 1": "ok",
 	}
+	var descriptors unix.Rlimit // what this process could raise them to
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &descriptors); err != nil {
+		t.Fatal(err)
+	}
+	want["descriptors"] = fmt.Sprint(descriptors.Max)
 	if exists("/usr/lib/x86_64-linux-gnu/libfabric.so.1") && exists("/usr/bin/python3") {
 		want["loader"] = "loaded"
 	}
