@@ -125,7 +125,7 @@ func (m *Manager) launch(ctx context.Context, b *box) (err error) {
 		_, _ = b.child.Wait()
 		return err
 	}
-	m.weigh(last)
+	m.rush(0) // the cgroups above it are there now, and no lighter while others are killed
 	pid, err := b.child.Pid()
 	return errors.Join(err, b.hold(pid))
 }

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -109,7 +110,7 @@ func deviceNodes(extra []string) (nodes []*devices.Device, rules []*devices.Rule
 	for _, path := range append([]string{"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"}, extra...) {
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
-			return nil, nil, fmt.Errorf("devices: %s is no character device (%v)", path, err)
+			return nil, nil, fmt.Errorf("devices: %s is no character device: %w", path, cmp.Or(err, error(unix.ENODEV)))
 		}
 		node := devices.Device{Path: path, FileMode: 0o666, Rule: devices.Rule{Type: devices.CharDevice, Permissions: "rw", Allow: true}}
 		node.Major, node.Minor = int64(unix.Major(st.Rdev)), int64(unix.Minor(st.Rdev))

@@ -11,6 +11,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -271,7 +272,7 @@ func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer
 					return nil
 				}
 				if status == libcontainer.Stopped || ctx.Err() != nil {
-					err = fmt.Errorf("sandbox %s is %s: %v", id, status, tried)
+					err = fmt.Errorf("sandbox %s is %s: %w", id, status, cmp.Or(tried, libcontainer.ErrNotRunning))
 				}
 			}
 			return err

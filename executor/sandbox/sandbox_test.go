@@ -335,3 +335,40 @@ func TestBadExecutorFailsToStart(t *testing.T) {
 		}
 	}
 }
+
+// TestCleanUp: whatever is there goes, running, frozen or half made, a gate's mark too, without a Manager and twice over.
+func TestCleanUp(t *testing.T) {
+	cfg := testConfig(t, "sleep")
+	m, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := []int{mustStart(t, m, spec("clean-1")), mustStart(t, m, spec("clean-2"))}
+	told(t, cfg, "clean-1")
+	if err := m.Freeze(t.Context(), "clean-2"); err != nil {
+		t.Error(err)
+	}
+	if err := CleanUp(cfg); err == nil {
+		t.Error("cleaned up beneath a Manager")
+	}
+	m.Close()
+	for _, dir := range []string{m.group("half-1").dir("memory"), m.group("shut.7").dir("freezer"), m.states("half-2"), m.selves("half-3")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := CleanUp(cfg); err != nil {
+			t.Error(err)
+		}
+		for _, trace := range traces(cfg) {
+			t.Errorf("left behind: %s", trace)
+		}
+	}
+	for _, pid := range pids {
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(pid, &status, 0, nil); err != nil || status.Signal() != unix.SIGKILL {
+			t.Errorf("process %d: %v, %v", pid, status, err)
+		}
+	}
+}

@@ -42,8 +42,8 @@ func every[T any](all []T, holds func(T) bool) bool {
 // validate refuses a Config with which sandboxes would be somewhere else than meant.
 func validate(c Config) error {
 	return check(
-		rule{plain(c.RunDir) && c.RunDir != "/", "run directory", "an absolute path below /"},
-		rule{plain(c.Libexec) && c.Libexec != "/", "libexec directory", "an absolute path below /"},
+		rule{filepath.IsAbs(c.RunDir) && filepath.Clean(c.RunDir) != "/", "run directory", "an absolute path below /"},
+		rule{filepath.IsAbs(c.Libexec) && filepath.Clean(c.Libexec) != "/", "libexec directory", "an absolute path below /"},
 		rule{nameForm.MatchString(c.CgroupParent), "cgroup parent", "one path component, such as gleaner"},
 		rule{nameForm.MatchString(c.Node), "node", "one path component"},
 		rule{every(c.Devices, belowDev), "device", "a path or pattern below /dev"},
