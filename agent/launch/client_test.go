@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -179,5 +181,28 @@ func TestClosed(t *testing.T) {
 	c.Close()
 	if err := c.Thaw(t.Context()); !errors.Is(err, ErrDown) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// TestDefaults: what a Spec leaves open is said on the wire, where the launcher guesses nothing.
+func TestDefaults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	_, conns := listen(t, path)
+	c := dialed(t, path)
+	conn := <-conns
+	defer func() { _ = conn.Close() }()
+	asked := make(chan launcher.Spec, 1)
+	go func() {
+		var req launcher.Request
+		_ = receive(conn, &req)
+		asked <- req.Spec
+		_ = json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID, Error: "a symbolic link: " + syscall.ELOOP.Error()})
+	}()
+	_, err := c.Start(t.Context(), launcher.Spec{ID: "a-0", MemoryBytes: 64 << 20})
+	if err == nil || !strings.Contains(err.Error(), "name the real path") {
+		t.Errorf("start: %v", err)
+	}
+	if spec := <-asked; spec.TmpBytes != 16<<20 || spec.PIDs != 256 {
+		t.Errorf("asked for %+v", spec)
 	}
 }

@@ -113,7 +113,7 @@ func (m *Manager) stage(s launcher.Spec) (all []*configs.Mount, err error) {
 	tops := map[string]bool{}
 	for i, b := range s.Binds {
 		at := filepath.Join(m.binds(s.ID), strconv.Itoa(i))
-		if t := top(b.Target); !tops[t] {
+		if t := "/" + strings.Split(b.Target, "/")[1]; !tops[t] {
 			tops[t] = true
 			err = errors.Join(err, os.MkdirAll(filepath.Join(m.root(), t), 0o755))
 			all = append(all, tmpfs(t, quiet|unix.MS_NOEXEC, "mode=755,size=64k,nr_inodes=256"))

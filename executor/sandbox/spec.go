@@ -17,7 +17,7 @@ var (
 	idForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 	nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 	// ownTops are the folders at the top of a sandbox that files of the owner's may not stand in.
-	ownTops = regexp.MustCompile(`^/(bin|boot|dev|etc|gleaner|lib[a-z0-9]*|proc|root|run|sbin|sys|tmp|usr|var)$`)
+	ownTops = regexp.MustCompile(`^/(bin|boot|dev|etc|gleaner|lib[a-z0-9]*|proc|root|run|sbin|sys|tmp|usr|var)/`)
 )
 
 // rule is what has to hold of a field.
@@ -88,12 +88,7 @@ func offered(device string, allowed []string) bool {
 	})
 }
 
-// top is the first component of an absolute path.
-func top(path string) string {
-	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return "/" + first
-}
-
+// targets are two components deep or more, and not where the sandbox has something itself.
 func targets(b launcher.Bind) bool {
-	return plain(b.Target) && top(b.Target) != b.Target && !ownTops.MatchString(top(b.Target))
+	return plain(b.Target) && strings.Count(b.Target, "/") > 1 && !ownTops.MatchString(b.Target)
 }
