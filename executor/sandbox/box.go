@@ -230,7 +230,9 @@ func (m *Manager) watch(b *box) {
 			end.Signal = max(0, int(state.Sys().(syscall.WaitStatus).Signal()))
 		}
 		_ = b.pidfd.Close()
-		_ = b.group.settle(b.mounts) // what lingers then, if anything, lingers for another reason than this sandbox
+		if err := b.group.settle(b.mounts); err != nil { // for another reason than this sandbox
+			m.cfg.Log.Warn("memory is still charged", "task", b.id, "error", err)
+		}
 		close(b.dead)
 		end.Ended = time.Now()
 		// The remains go once the kills under way have been answered, 200 ms at most: it takes the kernel longer than the kills themselves.

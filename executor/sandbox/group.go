@@ -149,7 +149,7 @@ func (m *Manager) weigh(files [][2]string) {
 	}
 }
 
-// settle kills until no process is left and the memory is free again.
+// settle kills until no process is left and the memory is free again, for 2 s at most.
 func (g group) settle(mounts *os.File) error {
 	until := time.Now().Add(2 * time.Second)
 	for pause := 100 * time.Microsecond; !g.free(); pause = min(2*pause, 10*time.Millisecond) {
@@ -165,7 +165,10 @@ func (g group) settle(mounts *os.File) error {
 
 // remove ends what still runs in the cgroup, and removes it with those below it, in all hierarchies.
 func (g group) remove() error {
-	errs := []error{g.settle(nil)}
+	for n := 0; n < 5 && len(g.pids()) > 0; n++ {
+		_ = g.settle(nil) // what it says, the folders' removal says too
+	}
+	var errs []error
 	for _, dir := range g.dirs() {
 		errs = append(errs, cgroups.RemovePath(dir))
 	}
