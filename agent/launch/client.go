@@ -2,13 +2,14 @@ package launch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
 	"time"
 
-	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
@@ -37,7 +38,7 @@ type Client struct {
 	pending map[uint64]chan launcher.Reply // closed without a reply when the connection breaks
 	queue   []launcher.Exited
 	wake    chan struct{}
-	writeMu sync.Mutex // one frame at a time onto conn
+	writeMu sync.Mutex // one request at a time onto conn
 }
 
 // Dial returns a client of the launcher that listens at path. It tries to connect once before it returns and goes on trying in the background:
@@ -102,9 +103,9 @@ func (c *Client) keep(conn net.Conn) {
 }
 
 func (c *Client) read(conn net.Conn) error {
-	for {
+	for replies := json.NewDecoder(conn); ; {
 		var reply launcher.Reply
-		if err := jsonframe.Read(conn, &reply); err != nil {
+		if err := replies.Decode(&reply); err != nil {
 			if errors.Is(err, io.EOF) {
 				return errors.New("it closed the connection")
 			}
@@ -200,7 +201,7 @@ func (c *Client) call(ctx context.Context, req launcher.Request) (launcher.Reply
 	}
 	if err := c.write(ctx, conn, req); err != nil {
 		c.forget(req.ID)
-		_ = conn.Close() // a frame may be cut in two: the reader dials again
+		_ = conn.Close() // a line may be cut in two: the reader dials again
 		return launcher.Reply{}, &DownError{Path: c.path, Err: err}
 	}
 	select {
@@ -225,6 +226,13 @@ func (c *Client) forget(id uint64) {
 }
 
 func (c *Client) write(ctx context.Context, conn net.Conn, req launcher.Request) error {
+	line, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("encode request: %w", err)
+	}
+	if len(line) >= launcher.MaxRequest {
+		return fmt.Errorf("request of %d bytes, at most %d", len(line), launcher.MaxRequest)
+	}
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	at, ok := ctx.Deadline()
@@ -234,5 +242,6 @@ func (c *Client) write(ctx context.Context, conn net.Conn, req launcher.Request)
 	if err := conn.SetWriteDeadline(at); err != nil {
 		return err
 	}
-	return jsonframe.Write(conn, req)
+	_, err = conn.Write(append(line, '\n'))
+	return err
 }

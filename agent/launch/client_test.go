@@ -2,15 +2,17 @@ package launch
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
@@ -38,6 +40,8 @@ func listen(t *testing.T, path string) (net.Listener, <-chan net.Conn) {
 	t.Cleanup(func() { _ = l.Close(); <-done })
 	return l, conns
 }
+
+func receive(conn net.Conn, req *launcher.Request) error { return json.NewDecoder(conn).Decode(req) }
 
 func dialed(t *testing.T, path string) *Client {
 	t.Helper()
@@ -80,8 +84,8 @@ func TestComesUpLater(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	go func() {
 		var req launcher.Request
-		if jsonframe.Read(conn, &req) == nil {
-			_ = jsonframe.Write(conn, launcher.Reply{ID: req.ID, Sandboxes: []launcher.Sandbox{{ID: "a-0"}}})
+		if receive(conn, &req) == nil {
+			_ = json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID, Sandboxes: []launcher.Sandbox{{ID: "a-0"}}})
 		}
 	}()
 	if all, err := c.List(t.Context()); err != nil || len(all) != 1 {
@@ -98,16 +102,16 @@ func TestConnectionLost(t *testing.T) {
 	first := <-conns
 	go func() {
 		var req launcher.Request
-		_ = jsonframe.Read(first, &req)
+		_ = receive(first, &req)
 		_ = first.Close()
 	}()
-	if err := c.CleanUp(t.Context()); !errors.Is(err, ErrDown) {
-		t.Errorf("clean up: %v", err)
+	if err := c.Thaw(t.Context()); !errors.Is(err, ErrDown) {
+		t.Errorf("thaw: %v", err)
 	}
 	up(t, c, true)
 	second := <-conns
 	defer func() { _ = second.Close() }()
-	if err := jsonframe.Write(second, launcher.Reply{Exited: &launcher.Exited{ID: "a-0", Code: 3}}); err != nil {
+	if err := json.NewEncoder(second).Encode(launcher.Reply{Exited: &launcher.Exited{ID: "a-0", Code: 3}}); err != nil {
 		t.Fatal(err)
 	}
 	if e := <-c.Exited(); e.ID != "a-0" || e.Code != 3 {
@@ -124,14 +128,14 @@ func TestExitsDoNotHoldUpReplies(t *testing.T) {
 	defer func() { _ = conn.Close() }()
 	go func() {
 		for range 100 {
-			_ = jsonframe.Write(conn, launcher.Reply{Exited: &launcher.Exited{ID: "x"}})
+			_ = json.NewEncoder(conn).Encode(launcher.Reply{Exited: &launcher.Exited{ID: "x"}})
 		}
 		var req launcher.Request
-		if jsonframe.Read(conn, &req) == nil {
-			_ = jsonframe.Write(conn, launcher.Reply{ID: req.ID})
+		if receive(conn, &req) == nil {
+			_ = json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID})
 		}
 	}()
-	if err := c.CleanUp(t.Context()); err != nil {
+	if err := c.Thaw(t.Context()); err != nil {
 		t.Error(err)
 	}
 	for range 100 {
@@ -149,7 +153,7 @@ func TestContextEndsACall(t *testing.T) {
 	asked := make(chan launcher.Request, 2)
 	go func() {
 		var req launcher.Request
-		for jsonframe.Read(conn, &req) == nil {
+		for receive(conn, &req) == nil {
 			asked <- req
 		}
 	}()
@@ -163,7 +167,7 @@ func TestContextEndsACall(t *testing.T) {
 	if req.Deadline <= 0 || req.Deadline > 46*time.Millisecond {
 		t.Errorf("deadline on the wire: %v", req.Deadline)
 	}
-	if err := jsonframe.Write(conn, launcher.Reply{ID: req.ID}); err != nil {
+	if err := json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID}); err != nil {
 		t.Error(err)
 	}
 }
@@ -175,7 +179,30 @@ func TestClosed(t *testing.T) {
 	conn := <-conns
 	defer func() { _ = conn.Close() }()
 	c.Close()
-	if err := c.CleanUp(t.Context()); !errors.Is(err, ErrDown) {
+	if err := c.Thaw(t.Context()); !errors.Is(err, ErrDown) {
 		t.Errorf("after Close: %v", err)
+	}
+}
+
+// TestDefaults: what a Spec leaves open is said on the wire, where the launcher guesses nothing.
+func TestDefaults(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	_, conns := listen(t, path)
+	c := dialed(t, path)
+	conn := <-conns
+	defer func() { _ = conn.Close() }()
+	asked := make(chan launcher.Spec, 1)
+	go func() {
+		var req launcher.Request
+		_ = receive(conn, &req)
+		asked <- req.Spec
+		_ = json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID, Error: "a symbolic link: " + syscall.ELOOP.Error()})
+	}()
+	_, err := c.Start(t.Context(), launcher.Spec{ID: "a-0", MemoryBytes: 64 << 20})
+	if err == nil || !strings.Contains(err.Error(), "name the real path") {
+		t.Errorf("start: %v", err)
+	}
+	if spec := <-asked; spec.TmpBytes != 16<<20 || spec.PIDs != 256 {
+		t.Errorf("asked for %+v", spec)
 	}
 }

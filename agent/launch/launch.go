@@ -4,11 +4,14 @@
 package launch
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
@@ -45,12 +48,23 @@ type RefusedError struct {
 }
 
 func (e *RefusedError) Error() string {
-	return fmt.Sprintf("launcher refused to %s: %s", e.Verb, e.Reason)
+	hint := ""
+	if strings.Contains(e.Reason, unix.ELOOP.Error()) {
+		hint = ": a symbolic link is in the way: name the real path"
+	}
+	return fmt.Sprintf("launcher refused to %s: %s%s", e.Verb, e.Reason, hint)
+}
+
+// withDefaults says what a Spec leaves open: /tmp is a quarter of the memory, and there are at most 256 processes and threads.
+func withDefaults(spec launcher.Spec) launcher.Spec {
+	spec.TmpBytes = cmp.Or(spec.TmpBytes, spec.MemoryBytes/4)
+	spec.PIDs = cmp.Or(spec.PIDs, 256)
+	return spec
 }
 
 // Start creates and starts one sandbox and returns the executor's pid on the host.
 func (c *Client) Start(ctx context.Context, spec launcher.Spec) (int, error) {
-	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Start, Spec: &spec})
+	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Start, Spec: withDefaults(spec)})
 	if err != nil {
 		return 0, err
 	}
@@ -59,7 +73,7 @@ func (c *Client) Start(ctx context.Context, spec launcher.Spec) (int, error) {
 
 // Resize gives a running sandbox other cores, memory and process limits.
 func (c *Client) Resize(ctx context.Context, spec launcher.Spec) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.Resize, Spec: &spec})
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Resize, Spec: withDefaults(spec)})
 	return err
 }
 
@@ -69,28 +83,38 @@ func (c *Client) Kill(ctx context.Context, ids ...string) ([]string, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	req := launcher.Request{Verb: launcher.Kill, IDs: ids}
-	if at, ok := ctx.Deadline(); ok {
-		left := time.Until(at)
-		// The answer has to be back before ctx ends, or the ids that remain would be lost with it.
-		req.Deadline = max(left-max(left/20, 5*time.Millisecond), time.Millisecond)
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Second)
+		defer cancel()
 	}
-	reply, err := c.call(ctx, req)
+	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Kill, IDs: ids, Deadline: answerWithin(ctx)})
 	if err != nil {
 		return ids, err
 	}
 	return reply.Remaining, nil
 }
 
+// answerWithin is the time until shortly before ctx's deadline, 0 where there is none. The answer has to be back before ctx ends, or what it
+// says would be lost with it.
+func answerWithin(ctx context.Context) time.Duration {
+	at, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	left := time.Until(at)
+	return max(left-max(left/20, 5*time.Millisecond), time.Millisecond)
+}
+
 // Freeze stops every process of the sandboxes until Thaw.
 func (c *Client) Freeze(ctx context.Context, ids ...string) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.Freeze, IDs: ids})
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Freeze, IDs: ids, Deadline: answerWithin(ctx)})
 	return err
 }
 
 // Thaw lets frozen sandboxes go on.
 func (c *Client) Thaw(ctx context.Context, ids ...string) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.Thaw, IDs: ids})
+	_, err := c.call(ctx, launcher.Request{Verb: launcher.Thaw, IDs: ids, Deadline: answerWithin(ctx)})
 	return err
 }
 
@@ -107,10 +131,4 @@ func (c *Client) List(ctx context.Context) ([]launcher.Sandbox, error) {
 func (c *Client) Open(ctx context.Context, jobs ...uint32) ([]uint32, error) {
 	reply, err := c.call(ctx, launcher.Request{Verb: launcher.Open, Jobs: jobs})
 	return reply.Shut, err
-}
-
-// CleanUp ends every sandbox of this node and removes every trace of them.
-func (c *Client) CleanUp(ctx context.Context) error {
-	_, err := c.call(ctx, launcher.Request{Verb: launcher.CleanUp})
-	return err
 }

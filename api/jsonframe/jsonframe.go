@@ -1,4 +1,4 @@
-// Package jsonframe reads and writes the frames of the node-local sockets between agent, launcher and executor: a four-byte
+// Package jsonframe reads and writes the frames of the node-local sockets between agent, executor and images helper: a four-byte
 // little-endian length, at most Max, and a JSON object of that length.
 package jsonframe
 

@@ -1,6 +1,6 @@
 // Package launcher is the contract between the agent and the launcher, the one privileged process of a node. It is spoken on a
-// Unix stream socket that accepts only the agent's uid, in frames of package jsonframe. Requests carry an id and are answered in any order; Exited events come unasked,
-// to every connection.
+// Unix stream socket that accepts only the agent's uid, a JSON object a line. Requests carry an id and are answered in any order; Exited
+// events come unasked, to every connection.
 package launcher
 
 import (
@@ -32,17 +32,18 @@ const (
 	// Open lets sandboxes be started again after the gates of Jobs have shut the node, and answers with the jobs for which it is still
 	// shut. The caller has entered what these jobs hold, and waits for no Start.
 	Open Verb = "open"
-	// CleanUp removes every trace of this node's sandboxes: processes, cgroups, mounts, folders. It needs no memory of the past.
-	CleanUp Verb = "cleanup"
 )
+
+// MaxRequest bounds the line of a request in bytes.
+const MaxRequest = 1 << 20
 
 // Request is one call.
 type Request struct {
 	ID       uint64        `json:"id"`
 	Verb     Verb          `json:"verb"`
-	Spec     *Spec         `json:"spec,omitempty"`     // Start, Resize
+	Spec     Spec          `json:"spec,omitzero"`      // Start, Resize
 	IDs      []string      `json:"ids,omitempty"`      // Kill, Freeze, Thaw: sandbox ids
-	Deadline time.Duration `json:"deadline,omitempty"` // Kill: 0 means 1 s
+	Deadline time.Duration `json:"deadline,omitempty"` // for the answer; a minute at most, and where it is 0
 	Jobs     []uint32      `json:"jobs,omitempty"`     // Open
 }
 
@@ -57,8 +58,8 @@ type Spec struct {
 	CPUs        []int    `json:"cpus,omitempty"` // physical CPU numbers; empty means no affinity
 	MilliCPUs   int      `json:"milli_cpus"`     // quota, thousandths of a CPU, 10 to 1024000
 	MemoryBytes int64    `json:"memory_bytes"`   // hard limit, no swap
-	TmpBytes    int64    `json:"tmp_bytes"`      // size of /tmp, charged to the memory limit; 0 means a quarter of it
-	PIDs        int      `json:"pids"`           // 0 means 256
+	TmpBytes    int64    `json:"tmp_bytes"`      // size of /tmp, charged to the memory limit
+	PIDs        int      `json:"pids"`           // processes and threads
 	Devices     []string `json:"devices,omitempty"`
 	// Image is the key of a root that the images helper has mounted, 64 hexadecimal digits; empty means the node's own programs.
 	Image string `json:"image,omitempty"`

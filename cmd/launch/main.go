@@ -32,6 +32,7 @@ func main() {
 	if sandbox.IsInit() {
 		sandbox.Init()
 	}
+	unix.Umask(0o022) // an unprivileged id sets sandboxes up, in the folders that are made here
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	o, err := parse(os.Args[1:], log)
 	if errors.Is(err, flag.ErrHelp) {
@@ -45,32 +46,29 @@ func main() {
 	defer stop()
 	if err := run(ctx, o); err != nil {
 		log.Error("launch", "error", err)
-		stop()
 		os.Exit(1)
 	}
 }
 
 func parse(args []string, log *slog.Logger) (options, error) {
 	o := options{cfg: sandbox.Config{Log: log}}
+	name, _ := os.Hostname()
+	host, _, _ := strings.Cut(name, ".")
 	f := flag.NewFlagSet("launch", flag.ContinueOnError)
 	f.StringVar(&o.socket, "socket", "/run/gleaner-launch/launch.sock", "Unix socket on which the agent asks")
-	f.Func("agent-uid", "user that may ask: a name, or the number of user and group (default root)", func(s string) error {
-		uid, gid, err := agentIDs(s)
-		o.cfg.AgentUID, o.cfg.AgentGID = uid, gid
+	f.Func("agent-uid", "user that may ask: a name, or the number of user and group (default root)", func(s string) (err error) {
+		o.cfg.AgentUID, o.cfg.AgentGID, err = agentIDs(s)
 		return err
 	})
 	f.StringVar(&o.cfg.RunDir, "run-dir", "/run/gleaner-launch", "folder for the sandboxes' state; all folders above it searchable by all")
 	f.StringVar(&o.cfg.Libexec, "libexec", "/usr/libexec/gleaner", "folder of the executor")
 	f.StringVar(&o.cfg.CgroupParent, "cgroup-parent", "gleaner", "top cgroup of all nodes' sandboxes")
-	f.StringVar(&o.cfg.Node, "node", shortHost(), "name of this node")
+	f.StringVar(&o.cfg.Node, "node", host, "name of this node")
 	f.Func("device", "device file or pattern that sandboxes may be given (repeatable)", func(s string) error {
 		o.cfg.Devices = append(o.cfg.Devices, s)
 		return nil
 	})
-	f.Func("command", "command line of the executor, %i for the sandbox's id (default \""+strings.Join(sandbox.DefaultCommand, " ")+"\")", func(s string) error {
-		o.cfg.Command = strings.Fields(s)
-		return nil
-	})
+	f.StringVar(&o.cfg.Command, "command", sandbox.DefaultCommand, "command line of the executor, %i for the sandbox's id")
 	f.BoolVar(&o.cfg.Fair, "fair", false, "let functions compete for cores like everybody else, as where nodes of a test share one machine; otherwise they get what nobody wants")
 	f.DurationVar(&o.orphans, "orphan-timeout", 2*time.Minute, "end all sandboxes when no agent has been connected for this long; as evict.orphan_timeout in agent.toml; 0: never")
 	f.BoolVar(&o.cleanup, "cleanup", false, "end all sandboxes of the node, remove every trace of them, and exit")
@@ -85,37 +83,26 @@ func parse(args []string, log *slog.Logger) (options, error) {
 
 // agentIDs reads --agent-uid.
 func agentIDs(text string) (uid, gid int, err error) {
-	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
-		return int(n), int(n), nil
+	known := &user.User{Uid: text, Gid: text}
+	if _, err := strconv.ParseUint(text, 10, 31); err != nil {
+		if known, err = user.Lookup(text); err != nil {
+			return 0, 0, err
+		}
 	}
-	known, err := user.Lookup(text)
-	if err != nil {
-		return 0, 0, err
-	}
-	uid, err1 := strconv.Atoi(known.Uid)
-	gid, err2 := strconv.Atoi(known.Gid)
-	return uid, gid, errors.Join(err1, err2)
-}
-
-func shortHost() string {
-	name, _ := os.Hostname()
-	name, _, _ = strings.Cut(name, ".")
-	return name
+	_, err = fmt.Sscan(known.Uid+" "+known.Gid, &uid, &gid)
+	return uid, gid, err
 }
 
 func run(ctx context.Context, o options) error {
+	if o.cleanup {
+		return sandbox.CleanUp(o.cfg)
+	}
 	manager, err := sandbox.New(o.cfg)
 	if err != nil {
 		return err
 	}
 	defer manager.Close()
-	if o.cleanup {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		return manager.CleanUp(ctx)
-	}
 	o.cfg.Log.Info("ready", "socket", o.socket, "node", o.cfg.Node)
-	s := newServer(manager, uint32(o.cfg.AgentUID), o.cfg.Log)
-	s.orphanTimeout = o.orphans
+	s := &server{manager: manager, uid: uint32(o.cfg.AgentUID), log: o.cfg.Log, orphanTimeout: o.orphans}
 	return s.serve(ctx, o.socket)
 }

@@ -1,30 +1,27 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 const (
 	maxCalls     = 64              // under way at a time on one connection; more wait in the socket
 	writeTimeout = 5 * time.Second // for an agent that does not read
-	killTime     = time.Second     // where a Kill names no deadline
-	longestKill  = time.Minute
-	cleanUpTime  = time.Minute
+	longestCall  = time.Minute
 	healEvery    = time.Second // how often it is seen whether the socket is still there
 )
 
@@ -37,7 +34,6 @@ type manager interface {
 	Thaw(ctx context.Context, ids ...string) error
 	List(ctx context.Context) ([]launcher.Sandbox, error)
 	Open(ctx context.Context, jobs ...uint32) ([]uint32, error)
-	CleanUp(ctx context.Context) error
 	Exited() <-chan launcher.Exited
 }
 
@@ -51,24 +47,14 @@ type server struct {
 	orphanTimeout time.Duration // without an agent, before all sandboxes are ended; 0 means never
 
 	mu      sync.Mutex
-	peers   map[*peer]bool
+	peers   map[*net.UnixConn]bool
 	orphans *time.Timer // runs while there is no peer
-}
-
-// peer is one connection.
-type peer struct {
-	conn *net.UnixConn
-	mu   sync.Mutex // one frame at a time
-}
-
-func newServer(m manager, uid uint32, log *slog.Logger) *server {
-	return &server{manager: m, uid: uid, log: log, peers: map[*peer]bool{}}
 }
 
 // serve answers at path until ctx ends. Calls under way are finished first.
 func (s *server) serve(ctx context.Context, path string) error {
+	s.peers = map[*net.UnixConn]bool{}
 	defer s.wg.Wait()
-	defer s.hangUp()
 	s.wg.Go(func() { s.broadcast(ctx) })
 	s.orphans = time.AfterFunc(s.orphanTimeout, func() { s.endOrphans(ctx) })
 	defer s.orphans.Stop()
@@ -100,8 +86,7 @@ func listen(path string, uid int) (*net.UnixListener, error) {
 
 // accept takes connections until ctx ends or the socket's file is gone, as after a cleaner of old files.
 func (s *server) accept(ctx context.Context, l *net.UnixListener, path string) error {
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	for {
 		_ = l.SetDeadline(time.Now().Add(healEvery))
 		conn, err := l.AcceptUnix()
@@ -120,25 +105,19 @@ func (s *server) accept(ctx context.Context, l *net.UnixListener, path string) e
 // admit serves a connection if it is the agent's: by what the kernel noted of who connected.
 func (s *server) admit(ctx context.Context, conn *net.UnixConn) {
 	uid := ^uint32(0)
-	raw, err := conn.SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) {
+	if raw, err := conn.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) {
 			if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 				uid = cred.Uid
 			}
 		})
 	}
-	if err != nil || uid != s.uid {
-		s.log.Warn("refused a connection", "uid", uid, "error", err)
+	if uid != s.uid {
+		s.log.Warn("refused a connection", "uid", uid)
 		_ = conn.Close()
 		return
 	}
-	p := &peer{conn: conn}
-	s.mu.Lock()
-	s.peers[p] = true
-	s.orphans.Stop()
-	s.mu.Unlock()
-	s.wg.Go(func() { s.converse(ctx, p) })
+	s.wg.Go(func() { s.converse(ctx, conn) })
 }
 
 // endOrphans ends every sandbox when no agent has been connected for longer than the orphan timeout. Executors end themselves then; this is
@@ -151,31 +130,19 @@ func (s *server) endOrphans(ctx context.Context) {
 		return
 	}
 	defer s.orphans.Reset(s.orphanTimeout) // for what has not ended
-	all, err := s.manager.List(ctx)
-	ids := make([]string, 0, len(all))
+	ctx, cancel := context.WithTimeout(ctx, longestCall)
+	defer cancel()
+	all, _ := s.manager.List(ctx)
+	if len(all) == 0 {
+		return
+	}
+	var ids []string
 	for _, box := range all {
 		ids = append(ids, box.ID)
 	}
-	if err == nil && len(ids) == 0 {
-		return
-	}
-	var remaining []string
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, longestKill)
-		defer cancel()
-		remaining, err = s.manager.Kill(ctx, ids...)
-	}
+	remaining, err := s.manager.Kill(ctx, ids...)
 	s.log.Warn("no agent for longer than the orphan timeout; its sandboxes are ended", "timeout", s.orphanTimeout,
 		"sandboxes", ids, "remaining", remaining, "error", err)
-}
-
-// hangUp closes every connection.
-func (s *server) hangUp() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for p := range s.peers {
-		_ = p.conn.Close()
-	}
 }
 
 func (s *server) broadcast(ctx context.Context) {
@@ -185,75 +152,66 @@ func (s *server) broadcast(ctx context.Context) {
 			return
 		case e := <-s.manager.Exited():
 			s.mu.Lock()
-			peers := slices.Collect(maps.Keys(s.peers))
+			for conn := range s.peers {
+				send(conn, launcher.Reply{Exited: &e})
+			}
 			s.mu.Unlock()
-			for _, p := range peers {
-				p.send(launcher.Reply{Exited: &e})
-			}
 		}
 	}
 }
 
-// send writes one frame. A peer that cannot be written to is hung up on.
-func (p *peer) send(reply launcher.Reply) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_ = p.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	if err := jsonframe.Write(p.conn, reply); err != nil {
-		_ = p.conn.Close()
+// send writes one reply, with a single call, so that those of many goroutines do not mix. Who cannot be written to is hung up on.
+func send(conn *net.UnixConn, reply launcher.Reply) {
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err := json.NewEncoder(conn).Encode(reply); err != nil {
+		_ = conn.Close()
 	}
 }
 
-func (s *server) converse(ctx context.Context, p *peer) {
-	defer func() {
-		s.mu.Lock()
-		if delete(s.peers, p); len(s.peers) == 0 && ctx.Err() == nil {
-			s.orphans.Reset(s.orphanTimeout)
-		}
-		s.mu.Unlock()
-		_ = p.conn.Close()
-	}()
+// converse answers one connection until it breaks or ctx ends.
+func (s *server) converse(ctx context.Context, conn *net.UnixConn) {
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	s.mu.Lock()
+	s.peers[conn] = true
+	s.orphans.Stop()
+	s.mu.Unlock()
 	slots := make(chan struct{}, maxCalls)
-	for {
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(nil, launcher.MaxRequest)
+	err := error(nil)
+	for err == nil && lines.Scan() {
 		var req launcher.Request
-		if err := jsonframe.Read(p.conn, &req); err != nil {
-			if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-				s.log.Warn("connection lost", "error", err)
-			}
-			return
+		if err = json.Unmarshal(lines.Bytes(), &req); err == nil {
+			slots <- struct{}{}
+			s.wg.Go(func() {
+				defer func() { <-slots }()
+				send(conn, s.answer(context.WithoutCancel(ctx), req))
+			})
 		}
-		slots <- struct{}{}
-		s.wg.Go(func() {
-			defer func() { <-slots }()
-			p.send(s.answer(context.WithoutCancel(ctx), req))
-		})
+	}
+	if err = cmp.Or(err, lines.Err()); err != nil && ctx.Err() == nil {
+		s.log.Warn("connection lost", "error", err)
+	}
+	_ = conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if delete(s.peers, conn); len(s.peers) == 0 && ctx.Err() == nil {
+		s.orphans.Reset(s.orphanTimeout)
 	}
 }
 
 func (s *server) answer(ctx context.Context, req launcher.Request) launcher.Reply {
+	ctx, cancel := context.WithTimeout(ctx, min(cmp.Or(req.Deadline, longestCall), longestCall))
+	defer cancel()
 	reply := launcher.Reply{ID: req.ID}
 	var err error
 	switch req.Verb {
 	case launcher.Start:
-		if req.Spec == nil {
-			err = errors.New("start without a spec")
-			break
-		}
-		reply.PID, err = s.manager.Start(ctx, *req.Spec)
+		reply.PID, err = s.manager.Start(ctx, req.Spec)
 	case launcher.Resize:
-		if req.Spec == nil {
-			err = errors.New("resize without a spec")
-			break
-		}
-		err = s.manager.Resize(ctx, *req.Spec)
+		err = s.manager.Resize(ctx, req.Spec)
 	case launcher.Kill:
-		limit := killTime
-		if req.Deadline > 0 {
-			limit = min(req.Deadline, longestKill)
-		}
-		ctx, cancel := context.WithTimeout(ctx, limit)
 		reply.Remaining, err = s.manager.Kill(ctx, req.IDs...)
-		cancel()
 	case launcher.Freeze:
 		err = s.manager.Freeze(ctx, req.IDs...)
 	case launcher.Thaw:
@@ -262,10 +220,6 @@ func (s *server) answer(ctx context.Context, req launcher.Request) launcher.Repl
 		reply.Sandboxes, err = s.manager.List(ctx)
 	case launcher.Open:
 		reply.Shut, err = s.manager.Open(ctx, req.Jobs...)
-	case launcher.CleanUp:
-		ctx, cancel := context.WithTimeout(ctx, cleanUpTime)
-		err = s.manager.CleanUp(ctx)
-		cancel()
 	default:
 		err = fmt.Errorf("unknown verb %q", req.Verb)
 	}

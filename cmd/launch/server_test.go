@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +19,6 @@ import (
 
 	"github.com/gleaner-hpc/gleaner/agent/launch"
 	"github.com/gleaner-hpc/gleaner/agent/launch/launchtest"
-	"github.com/gleaner-hpc/gleaner/api/jsonframe"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 	"github.com/gleaner-hpc/gleaner/executor/sandbox"
 )
@@ -38,7 +38,9 @@ func serveFake(t *testing.T, m manager, uid int) string {
 	path := filepath.Join(t.TempDir(), "launch.sock")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- newServer(m, uint32(uid), slog.New(slog.DiscardHandler)).serve(ctx, path) }()
+	go func() {
+		done <- (&server{manager: m, uid: uint32(uid), log: slog.New(slog.DiscardHandler)}).serve(ctx, path)
+	}()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -110,8 +112,7 @@ func TestKillSaysWhatRemains(t *testing.T) {
 // Without an agent sandboxes end, whatever runs in them; with one, or with one that comes back in time, they stay.
 func TestSandboxesEndWithoutAnAgent(t *testing.T) {
 	f := launchtest.NewFake()
-	s := newServer(f, uint32(os.Getuid()), slog.New(slog.DiscardHandler))
-	s.orphanTimeout = 200 * time.Millisecond
+	s := &server{manager: f, uid: uint32(os.Getuid()), log: slog.New(slog.DiscardHandler), orphanTimeout: 200 * time.Millisecond}
 	path := filepath.Join(t.TempDir(), "launch.sock")
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -165,9 +166,9 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	_ = jsonframe.Write(conn, launcher.Request{ID: 1, Verb: launcher.List})
+	_ = json.NewEncoder(conn).Encode(launcher.Request{ID: 1, Verb: launcher.List})
 	var reply launcher.Reply
-	if err := jsonframe.Read(conn, &reply); err == nil {
+	if err := json.NewDecoder(conn).Decode(&reply); err == nil {
 		t.Errorf("a stranger is answered: %+v", reply)
 	}
 }
@@ -175,7 +176,8 @@ func TestStrangersAreRefused(t *testing.T) {
 func TestGarbage(t *testing.T) {
 	path := serveFake(t, launchtest.NewFake(), os.Getuid())
 	for name, bytes := range map[string]string{
-		"not JSON": "\x04\x00\x00\x00oops", "too long": "\xff\xff\xff\xff", "cut short": "\x10\x00\x00\x00{}", "HTTP": "GET / HTTP/1.0\r\n\r\n",
+		"not JSON": "oops\n", "no object": "7\n", "cut short": `{"id":1,"verb":"li`, "HTTP": "GET / HTTP/1.0\r\n\r\n",
+		"too long": `{"id":1,"verb":"list","ids":["` + strings.Repeat("x", launcher.MaxRequest) + "\"]}\n",
 	} {
 		conn, err := net.Dial("unix", path)
 		if err != nil {
@@ -195,7 +197,7 @@ func TestGarbage(t *testing.T) {
 			t.Fatal(err)
 		}
 		var reply launcher.Reply
-		if err := errors.Join(jsonframe.Write(conn, req), jsonframe.Read(conn, &reply)); err != nil || reply.ID != req.ID || reply.Error == "" {
+		if err := errors.Join(json.NewEncoder(conn).Encode(req), json.NewDecoder(conn).Decode(&reply)); err != nil || reply.ID != req.ID || reply.Error == "" {
 			t.Errorf("%+v: %+v, %v", req, reply, err)
 		}
 		_ = conn.Close()

@@ -15,7 +15,7 @@ func BenchmarkStart(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		mustStart(b, m, spec(fmt.Sprintf("bench-%d", i)))
 		b.StopTimer()
-		if err := m.CleanUp(b.Context()); err != nil {
+		if _, err := m.Kill(b.Context(), fmt.Sprintf("bench-%d", i)); err != nil {
 			b.Fatal(err)
 		}
 		<-m.Exited()

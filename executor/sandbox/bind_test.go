@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -147,16 +148,15 @@ func TestSwaps(t *testing.T) {
 	s := spec("swap-1")
 	opened := 0
 	for range 20000 {
-		fd, _, err := openAs(s, path+"/deep")
+		f, info, err := openAs(s, path+"/deep")
 		if err != nil {
 			continue
 		}
 		opened++
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil || st.Uid != testUID {
-			t.Fatalf("opened a file of uid %d, %v", st.Uid, err)
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != testUID {
+			t.Fatalf("opened a file of uid %d", st.Uid)
 		}
-		_ = unix.Close(fd)
+		_ = f.Close()
 		if _, _, err := openAs(s, path+"/secret"); err == nil {
 			t.Fatal("opened another's secret")
 		}

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/system"
+	"github.com/opencontainers/runc/libcontainer/utils"
 	"golang.org/x/sys/unix"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
@@ -24,225 +26,193 @@ import (
 // box is one sandbox, from the moment its id is taken until every trace of it is gone.
 //
 //	Start ──▶ ready ──▶ (the executor runs) ──▶ dead ──▶ gone
-//	   └── fails: ready, dead and gone at once
+//	   └── fails: gone, dead and ready at once
 type box struct {
 	id    string
+	group group
 	ready chan struct{} // closed when the start is over; what is below is set by then and constant
 	dead  chan struct{} // closed when its processes are gone and their memory is free
-	gone  chan struct{} // closed when cgroup and folders are gone and Exited is sent
 
 	container *libcontainer.Container // nil when the start failed
-	child     *libcontainer.Process   // nil when adopted
-	group     group
+	child     *libcontainer.Process   // empty when adopted
 	pid       int
 	log       *os.File // nil when adopted
 	pidfd     *os.File
 	mounts    *os.File // keeps the mount namespace when the last process has gone; nil when it could not be opened
 
-	resizing sync.Mutex
-
-	mu     sync.Mutex
-	doomed bool // killed by us
-	memo
+	mu   sync.Mutex       // held for all of a Resize
+	memo launcher.Sandbox // its spec, when that was given to it, and the CPU time that it had used by then
 }
 
-// memo is what a later Manager has to know, beside what libcontainer keeps.
-type memo struct {
-	Spec    launcher.Spec `json:"spec"`
-	Started time.Time     `json:"started"` // or its last Resize
-	Before  uint64        `json:"before"`  // CPU nanoseconds that it had used by then
+// memoLabel names the memo among the labels that libcontainer keeps with its state, for a later Manager.
+const memoLabel = "gleaner"
+
+func labels(memo launcher.Sandbox) []string {
+	text, _ := json.Marshal(memo) // nothing in it can fail
+	return []string{memoLabel + "=" + string(text)}
 }
 
-// current is the sandbox's spec.
-func (b *box) current() launcher.Spec {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Spec
+func (m *Manager) newBox(memo launcher.Sandbox) *box {
+	return &box{id: memo.ID, group: m.group(memo.ID), memo: memo, ready: make(chan struct{}), dead: make(chan struct{})}
 }
 
-// adopted gives the sandbox another spec; its figures count from here.
-func (b *box) adopted(spec launcher.Spec, used uint64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.memo = memo{Spec: spec, Started: now(), Before: used}
-}
-
-// note is what is to be remembered of the sandbox.
-func (b *box) note() memo {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.memo
-}
-
-// used is the CPU time in nanoseconds that counts.
-func (b *box) used(since memo) uint64 {
-	total := b.group.cpuNanos()
-	return total - min(total, since.Before)
-}
-
-func newBox(spec launcher.Spec, started time.Time) *box {
-	return &box{id: spec.ID, memo: memo{Spec: spec, Started: started}, ready: make(chan struct{}), dead: make(chan struct{}), gone: make(chan struct{})}
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // Start creates and starts one sandbox. It returns the executor's pid on the host as soon as that runs.
 func (m *Manager) Start(ctx context.Context, spec launcher.Spec) (int, error) {
-	spec, err := admit(spec, m.cfg.Devices)
-	if err != nil {
+	if err := admit(spec, m.cfg.Devices); err != nil {
 		return 0, err
 	}
-	b := newBox(spec, now())
+	b := m.newBox(launcher.Sandbox{ID: spec.ID, Spec: spec, Started: time.Now()})
 	m.mu.Lock()
-	taken := m.boxes[spec.ID] != nil
-	if !taken {
-		m.boxes[spec.ID] = b
+	if m.boxes[b.id] != nil {
+		m.mu.Unlock()
+		return 0, fmt.Errorf("sandbox %s exists already", b.id)
 	}
+	m.boxes[b.id] = b
 	m.mu.Unlock()
-	if taken {
-		return 0, fmt.Errorf("%w: %s", ErrExists, spec.ID)
-	}
-	if err = m.open(ctx); err == nil {
-		err = m.launch(ctx, b)
-	}
-	if err != nil {
-		b.group.kill()
+	defer close(b.ready)
+	if err := m.launch(ctx, b); err != nil {
 		b.container = nil
 		m.wipe(b)
 		reapStages()
-		close(b.ready)
 		close(b.dead)
-		close(b.gone)
-		return 0, fmt.Errorf("start sandbox %s: %w", spec.ID, err)
+		return 0, fmt.Errorf("start sandbox %s: %w", b.id, err)
 	}
-	close(b.ready)
 	m.watch(b)
 	return b.pid, nil
 }
 
-func (m *Manager) launch(ctx context.Context, b *box) error {
-	spec := b.current()
-	self := filepath.Join(m.selves(), b.id)
-	names, err := makeNames(m.names(), spec.UID, spec.GID)
+func (m *Manager) launch(ctx context.Context, b *box) (err error) {
+	if err := m.open(ctx); err != nil {
+		return err
+	}
+	s := b.memo.Spec
+	if b.log, err = makeSelf(m.selves(b.id), s); err != nil {
+		return err
+	}
+	defer func() { _ = unmount(m.binds(b.id)) }() // the sandbox has mounts of its own by then; what fails is tried again at its end
+	config, err := m.container(b.memo)
 	if err != nil {
 		return err
 	}
-	if b.log, err = makeSelf(self, spec); err != nil {
+	if b.container, err = libcontainer.Create(m.states(""), b.id, config); err != nil {
 		return err
 	}
-	binds, err := m.stage(spec)
-	defer func() {
-		if err := m.unstage(b.id); err != nil {
-			m.cfg.Log.Error("clean up binds", "task", b.id, "error", err)
-		}
-	}()
-	if err != nil {
+	if err := m.makeNames(s); err != nil {
 		return err
 	}
-	config, err := m.container(spec, self, names)
-	if err != nil {
+	b.child = &libcontainer.Process{
+		Init: true, Args: strings.Fields(strings.ReplaceAll(m.cfg.Command, "%i", b.id)), Cwd: "/tmp",
+		UID: int(s.UID), GID: int(s.GID), AdditionalGroups: ints(s.Groups), Stdout: b.log, Stderr: b.log,
+		Env: []string{"PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", fmt.Sprint("USER=u", s.UID), "GLEANER_INSTANCE_ID=" + b.id},
+	}
+	if err := b.container.Start(b.child); err != nil {
 		return err
 	}
-	config.Mounts = append(config.Mounts, binds...)
-	if b.container, err = libcontainer.Create(m.states(), b.id, config); err != nil {
-		return err
-	}
-	if err := m.remember(b); err != nil {
-		return err
-	}
-	b.child = m.process(b)
-	if err = b.container.Start(b.child); err == nil {
-		if err = m.open(ctx); err == nil { // now that a gate's force meets it
-			err = b.container.Exec()
-		}
-		if err != nil {
-			_ = b.child.Signal(unix.SIGKILL)
-			_, _ = b.child.Wait()
-		}
-	}
-	if state, serr := b.container.State(); serr == nil {
-		b.group = maps.Clone(group(state.CgroupPaths))
+	if err = m.open(ctx); err == nil { // now that a gate's force meets it
+		err = b.container.Exec()
 	}
 	if err != nil {
+		_ = b.child.Signal(unix.SIGKILL)
+		_, _ = b.child.Wait()
 		return err
 	}
-	m.weigh(last)
-	if b.pid, err = b.child.Pid(); err != nil {
-		return err
-	}
-	b.pidfd, err = openPidfd(b.pid)
-	b.keepMounts()
+	m.rush(0) // the cgroups above it are there now, and no lighter while others are killed
+	pid, err := b.child.Pid()
+	return errors.Join(err, b.hold(pid))
+}
+
+// hold opens the first process, and the sandbox's mount namespace. Otherwise that process would take it apart before it is seen to be
+// dead, a millisecond each and one sandbox after the other, while a job waits; so wipe does it once the kill has been answered.
+func (b *box) hold(pid int) (err error) {
+	b.pid = pid
+	b.mounts, _ = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	b.pidfd, err = openPidfd(pid)
 	return err
 }
 
-// keepMounts holds the sandbox's mount namespace. Otherwise the last process would take it apart before it is seen to be dead, a
-// millisecond each and one sandbox after the other, while a job waits; so wipe does it once the kill has been answered.
-func (b *box) keepMounts() {
-	b.mounts, _ = os.Open(fmt.Sprintf("/proc/%d/ns/mnt", b.pid))
-}
-
-// dropMounts lets the file systems go, and what is in them with the memory that they hold.
-func (b *box) dropMounts() { _ = b.mounts.Close() }
-
-func (m *Manager) process(b *box) *libcontainer.Process {
-	spec := b.current()
-	args := make([]string, len(m.cfg.Command))
-	for i, a := range m.cfg.Command {
-		args[i] = strings.ReplaceAll(a, "%i", b.id)
-	}
-	groups := make([]int, len(spec.Groups))
-	for i, g := range spec.Groups {
-		groups[i] = int(g)
-	}
-	return &libcontainer.Process{
-		Init: true, Args: args, Cwd: "/tmp", UID: int(spec.UID), GID: int(spec.GID), AdditionalGroups: groups,
-		Env: []string{
-			"PATH=/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=u" + strconv.Itoa(int(spec.UID)),
-			"GLEANER_INSTANCE_ID=" + b.id,
-		},
-		Stdout: b.log, Stderr: b.log,
-	}
-}
-
-func (m *Manager) remember(b *box) error {
-	text, err := json.Marshal(b.note())
+// load finds a sandbox that an earlier Manager has started and that runs.
+func (m *Manager) load(id string) (*box, error) {
+	container, err := libcontainer.Load(m.states(""), id)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return os.WriteFile(m.memoPath(b.id), text, 0o600)
+	b := m.newBox(launcher.Sandbox{ID: id})
+	b.container, b.child = container, &libcontainer.Process{}
+	text, _ := utils.SearchLabels(container.Config().Labels, memoLabel)
+	state, err := container.State()
+	err = errors.Join(err, json.Unmarshal([]byte(text), &b.memo), b.hold(state.InitProcessPid))
+	// Only now that the descriptor holds the process can its identity be checked for good.
+	status, serr := container.Status()
+	if err = errors.Join(err, serr); err != nil || status != libcontainer.Running && status != libcontainer.Paused {
+		_, _ = b.pidfd.Close(), b.mounts.Close()
+		return nil, fmt.Errorf("it is %s: %w", status, err)
+	}
+	close(b.ready)
+	return b, nil
 }
-
-func (m *Manager) memoPath(id string) string { return filepath.Join(m.states(), id, "gleaner.json") }
 
 // openPidfd gives a descriptor on which the runtime can wait, without a thread, for the end of a process.
 func openPidfd(pid int) (*os.File, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if err != nil {
-		return nil, fmt.Errorf("watch process %d: %w", pid, err)
-	}
-	return os.NewFile(uintptr(fd), "pidfd"), nil
+	return os.NewFile(uintptr(fd), "pidfd"), os.NewSyscallError("pidfd_open", err) // the file is nil where there is no descriptor
 }
 
 // awaitExit blocks until the process has ended. It reports false when the descriptor was closed before.
 func awaitExit(pidfd *os.File) bool {
 	raw, err := pidfd.SyscallConn()
-	if err != nil {
-		return false
-	}
-	return raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
+	return err == nil && raw.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 		return n > 0 || err != nil && err != unix.EINTR
 	}) == nil
 }
 
-// abandon ends the watch without ending the sandbox.
-func (b *box) abandon() {
+// strike kills the first process, whose death is everybody's in its pid namespace: no list has to be read for it. It takes
+// microseconds, so that the last of many sandboxes is struck as soon as the first.
+func (b *box) strike() {
+	if !closed(b.ready) {
+		return
+	}
+	if raw, err := b.pidfd.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
+}
+
+const (
+	strikeAlone  = 3 * time.Millisecond // for the first strike, before the rest is tried too
+	largeSandbox = 64 << 20             // bytes from which on several sides free its memory
+)
+
+// end kills the box, again and again until it is dead; one that is just starting as soon as it has started. The first strike is
+// enough for most: what else can be done costs CPUs that the dying need, and comes when they are not dead soon, or are large.
+func (b *box) end(ctx context.Context) {
 	select {
 	case <-b.ready:
-		if b.pidfd != nil {
-			_ = b.pidfd.Close()
+	case <-ctx.Done():
+		return
+	}
+	b.strike()
+	b.group.hurry()
+	if charged, _ := b.group.memory(); charged >= largeSandbox {
+		b.group.kill()
+	}
+	for pause := strikeAlone; ; pause = min(2*pause, 50*time.Millisecond) {
+		select {
+		case <-b.dead:
+			return
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			b.group.kill()
 		}
-		b.dropMounts()
-	default:
 	}
 }
 
@@ -250,148 +220,123 @@ func (b *box) abandon() {
 // the whole pid namespace before anybody is told.
 func (m *Manager) watch(b *box) {
 	m.wg.Go(func() {
+		<-b.ready
 		if !awaitExit(b.pidfd) {
 			return
 		}
 		end := launcher.Exited{ID: b.id, Code: -1}
-		if b.child != nil {
-			if state, err := b.child.Wait(); state != nil {
-				end.Code, end.Signal = exitStatus(state)
-			} else if err != nil {
-				m.cfg.Log.Warn("exit status lost", "task", b.id, "error", err)
-			}
+		if state, _ := b.child.Wait(); state != nil {
+			end.Code = state.ExitCode()
+			end.Signal = max(0, int(state.Sys().(syscall.WaitStatus).Signal()))
 		}
 		_ = b.pidfd.Close()
-		m.settle(b)
+		if err := b.group.settle(b.mounts); err != nil { // for another reason than this sandbox
+			m.cfg.Log.Warn("memory is still charged", "task", b.id, "error", err)
+		}
 		close(b.dead)
-		end.Ended = now()
-		m.yield(b)
-		note := b.note()
-		end.Started, end.OOM, end.CPUNanos = note.Started, b.group.oomKills() > 0, b.used(note)
-		_, end.PeakBytes = b.group.memory()
-		m.complain(b, end)
+		end.Ended = time.Now()
+		// The remains go once the kills under way have been answered, 200 ms at most: it takes the kernel longer than the kills themselves.
+		for n := 0; n == 0 || n < 40 && m.kills.Load() > 0; n++ {
+			time.Sleep(5 * time.Millisecond)
+		}
+		was := b.describe()
+		end.Started, end.CPUNanos, end.PeakBytes, end.OOM = was.Started, was.CPUNanos, was.PeakBytes, b.group.oomKills() > 0
+		if end.Code > 0 || end.Signal > 0 && end.Signal != int(unix.SIGKILL) { // nobody asked for it: what did the executor say last?
+			text, _ := io.ReadAll(io.NewSectionReader(b.log, 0, selfBytes))
+			said := strings.ToValidUTF8(string(text[max(0, len(text)-2048):]), "?")
+			m.cfg.Log.Warn("executor failed", "task", b.id, "code", end.Code, "signal", end.Signal, "oom", end.OOM, "log", said)
+		}
 		m.wipe(b)
 		select {
 		case m.exits <- end:
 		case <-m.closed:
 		}
-		close(b.gone)
 	})
-}
-
-// settle waits until nothing of the sandbox's memory is charged any more. What lingers then, if anything, lingers for another
-// reason than this sandbox, and its removal goes on.
-func (m *Manager) settle(b *box) {
-	deadline := time.Now().Add(2 * time.Second)
-	for pause := 100 * time.Microsecond; len(b.group.pids()) > 0 || !b.group.uncharged(); pause = min(2*pause, 10*time.Millisecond) {
-		if time.Now().After(deadline) {
-			m.cfg.Log.Warn("memory is still charged", "task", b.id)
-			return
-		}
-		b.dropMounts() // what was written to /tmp is charged until it is unmounted
-		b.group.kill()
-		select {
-		case <-m.closed:
-			return
-		case <-time.After(pause):
-		}
-	}
-}
-
-// yield lets the kills under way be answered before the remains of a killed sandbox are removed, which takes the kernel longer than
-// the kill itself.
-func (m *Manager) yield(b *box) {
-	b.mu.Lock()
-	asked := b.doomed
-	b.mu.Unlock()
-	if !asked {
-		return
-	}
-	limit := time.NewTimer(yieldMost)
-	defer limit.Stop()
-	select {
-	case <-m.calm():
-	case <-limit.C:
-		return
-	case <-m.closed:
-		return
-	}
-	select {
-	case <-time.After(yieldLeast):
-	case <-m.closed:
-	}
-}
-
-const (
-	yieldLeast = 5 * time.Millisecond   // from a kill to the answer at the gate
-	yieldMost  = 200 * time.Millisecond // for kills of others
-)
-
-func exitStatus(state *os.ProcessState) (code, signal int) {
-	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		return -1, int(ws.Signal())
-	}
-	return state.ExitCode(), 0
-}
-
-// complain logs an end that nobody asked for, with the last that the executor said.
-func (m *Manager) complain(b *box, end launcher.Exited) {
-	b.mu.Lock()
-	asked := b.doomed
-	b.mu.Unlock()
-	if asked || end.Code == 0 {
-		return
-	}
-	m.cfg.Log.Warn("executor failed", "task", b.id, "code", end.Code, "signal", end.Signal, "oom", end.OOM, "log", tail(b.log))
-}
-
-func tail(f *os.File) string {
-	if f == nil {
-		return ""
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return ""
-	}
-	text, _ := io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-2048), 2048))
-	return strings.ToValidUTF8(string(text), "?")
 }
 
 // wipe removes every trace of a sandbox whose processes are dead or dying, and frees its id.
 func (m *Manager) wipe(b *box) {
-	if b.log != nil {
-		_ = b.log.Close()
-	}
-	b.dropMounts()
-	if err := m.erase(b.id, b.group); err != nil {
+	_, _ = b.log.Close(), b.mounts.Close()
+	if err := m.erase(b.id); err != nil {
 		m.cfg.Log.Error("clean up sandbox", "task", b.id, "error", err)
 	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	delete(m.boxes, b.id)
-	m.mu.Unlock()
 }
 
-func (m *Manager) erase(id string, g group) error {
-	return errors.Join(g.remove(), removeSelf(filepath.Join(m.selves(), id)), os.RemoveAll(filepath.Join(m.states(), id)))
-}
-
-// report describes a sandbox for List, unless it has not started or has ended.
-func (b *box) report() (launcher.Sandbox, bool) {
-	note := b.note()
-	select {
-	case <-b.dead:
-		return launcher.Sandbox{}, false
-	case <-b.ready:
-	default:
-		return launcher.Sandbox{ID: b.id, Started: note.Started, Spec: note.Spec}, true
+// describe is what is to be said of a sandbox; of one that is just starting, no more than what was asked for.
+func (b *box) describe() launcher.Sandbox {
+	b.mu.Lock()
+	s := b.memo
+	b.mu.Unlock()
+	if !closed(b.ready) || b.container == nil {
+		return s
 	}
-	if b.container == nil {
-		return launcher.Sandbox{}, false
-	}
-	s := launcher.Sandbox{ID: b.id, PID: b.pid, Started: note.Started, Spec: note.Spec, CPUNanos: b.used(note)}
+	used := b.group.cpuNanos()
+	s.PID, s.CPUNanos = b.pid, used-min(used, s.CPUNanos)
 	s.MemoryBytes, s.PeakBytes = b.group.memory()
 	status, err := b.container.Status()
 	s.Running = err == nil && status != libcontainer.Stopped
 	s.Frozen = err == nil && status == libcontainer.Paused
-	return s, true
+	return s
+}
+
+// Resize gives the sandbox of this id other cores, memory, /tmp and process limits. Its figures (CPU time, start) count from now
+// on. What fails leaves the sandbox with limits that may be of either kind: the caller ends it.
+func (m *Manager) Resize(_ context.Context, spec launcher.Spec) error {
+	if err := admit(spec, m.cfg.Devices); err != nil {
+		return err
+	}
+	b, err := m.started(spec.ID)
+	if err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old := b.memo.Spec
+	if old.UID != spec.UID || old.GID != spec.GID || !slices.Equal(old.Groups, spec.Groups) || len(old.Devices)+len(spec.Devices)+len(old.Binds)+len(spec.Binds) > 0 {
+		return fmt.Errorf("resize sandbox %s: user, groups, devices and binds cannot be changed", b.id)
+	}
+	next := launcher.Sandbox{ID: b.id, Spec: spec, Started: time.Now(), CPUNanos: b.group.cpuNanos()}
+	config := b.container.Config()
+	group := *config.Cgroups
+	group.Resources = resources(spec, group.Resources.Devices)
+	group.SkipDevices = true // their rules stay
+	config.Cgroups, config.Labels = &group, labels(next)
+	if err := errors.Join(b.container.Set(config), b.growTmp(spec.TmpBytes)); err != nil {
+		return fmt.Errorf("resize sandbox %s: %w", b.id, err)
+	}
+	b.memo = next
+	return nil
+}
+
+// growTmp sizes /tmp and /dev/shm. Nothing but the setup can mount anything in a sandbox, so that the paths lead where they led then.
+func (b *box) growTmp(bytes int64) error {
+	for _, dir := range []string{"/tmp", "/dev/shm"} {
+		path := fmt.Sprintf("/proc/%d/root%s", b.pid, dir)
+		fd, err := unix.Fspick(unix.AT_FDCWD, path, unix.FSPICK_CLOEXEC|unix.FSPICK_NO_AUTOMOUNT)
+		if err == nil {
+			err = errors.Join(unix.FsconfigSetString(fd, "size", strconv.FormatInt(bytes, 10)), unix.FsconfigReconfigure(fd), unix.Close(fd))
+		}
+		if err != nil {
+			return &os.PathError{Op: "resize", Path: path, Err: err}
+		}
+	}
+	return nil
+}
+
+// reapStages takes away the zombies of starts that failed early. libcontainer's first stage makes the second one our child and tells
+// its pid only when all went well; nobody else waits for it then. It is called after a failed start.
+func reapStages() {
+	files, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, file := range files {
+		children, _ := os.ReadFile(file)
+		for field := range strings.FieldsSeq(string(children)) {
+			pid, _ := strconv.Atoi(field)
+			if stat, err := system.Stat(pid); err == nil && stat.State == system.Zombie && stat.Name == "runc:[1:CHILD]" {
+				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			}
+		}
+	}
 }

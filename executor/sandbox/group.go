@@ -1,15 +1,18 @@
 package sandbox
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
+	"time"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fscommon"
 	"golang.org/x/sys/unix"
+
+	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -17,15 +20,12 @@ const cgroupRoot = "/sys/fs/cgroup"
 // freeEnough is the memory that may stay charged to an ended sandbox: the kernel's own bookkeeping for its cgroup.
 const freeEnough = 1 << 20
 
-// group is the cgroup of one sandbox: on v2 one folder under the key "", on v1 one per controller, on a hybrid host both.
-type group map[string]string
+// group is the cgroup of one sandbox, or of a node: its path in each hierarchy. On v2 there is one, on v1 one per controller, on a hybrid
+// host both.
+type group string
 
-// dir is the folder in which the files of a controller are.
-func (g group) dir(controller string) string {
-	if cgroups.IsCgroup2UnifiedMode() {
-		return g[""]
-	}
-	return g[controller]
+func (m *Manager) group(id string) group {
+	return group(filepath.Join(m.cfg.CgroupParent, m.cfg.Node, id))
 }
 
 // pick gives the name of a file on v1 or on v2.
@@ -36,86 +36,55 @@ func pick(v1, v2 string) string {
 	return v1
 }
 
-func readUint(dir, file string) (uint64, error) {
-	text, err := os.ReadFile(filepath.Join(dir, file))
-	if err != nil {
-		return 0, err
-	}
-	return strconv.ParseUint(string(bytes.TrimSpace(text)), 10, 64)
+// dir is the folder in which the files of a controller are.
+func (g group) dir(controller string) string {
+	return filepath.Join(cgroupRoot, pick(controller, ""), string(g))
 }
 
-// readKey reads one value of a file of lines "key value". A key that is not there is 0.
-func readKey(dir, file, key string) (uint64, error) {
-	value, _, err := readKeys(dir, file, key, "")
-	return value, err
-}
-
-// readKeys reads two values with one look.
-func readKeys(dir, file, key, other string) (first, second uint64, err error) {
-	text, err := os.ReadFile(filepath.Join(dir, file))
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range bytes.Lines(text) {
-		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
-		n, _ := strconv.ParseUint(string(value), 10, 64)
-		switch string(name) {
-		case key:
-			first = n
-		case other:
-			second = n
-		}
-	}
-	return first, second, nil
+// dirs are the folders that are there, in all hierarchies; one that links name twice comes twice.
+func (g group) dirs() []string {
+	all, _ := filepath.Glob(g.dir("*"))
+	return all
 }
 
 func (g group) cpuNanos() uint64 {
 	if cgroups.IsCgroup2UnifiedMode() {
-		us, _ := readKey(g.dir("cpu"), "cpu.stat", "usage_usec")
+		us, _ := fscommon.GetValueByKey(g.dir(""), "cpu.stat", "usage_usec")
 		return us * 1000
 	}
-	ns, _ := readUint(g.dir("cpuacct"), "cpuacct.usage")
+	ns, _ := fscommon.GetCgroupParamUint(g.dir("cpuacct"), "cpuacct.usage")
 	return ns
 }
 
 func (g group) memory() (charged, peak uint64) {
-	dir := g.dir("memory")
-	charged, _ = readUint(dir, pick("memory.usage_in_bytes", "memory.current"))
-	peak, _ = readUint(dir, pick("memory.max_usage_in_bytes", "memory.peak")) // memory.peak: Linux 5.19
+	charged, _ = fscommon.GetCgroupParamUint(g.dir("memory"), pick("memory.usage_in_bytes", "memory.current"))
+	peak, _ = fscommon.GetCgroupParamUint(g.dir("memory"), pick("memory.max_usage_in_bytes", "memory.peak")) // memory.peak: Linux 5.19
 	return charged, max(peak, charged)
 }
 
 // oomKills counts what the memory limit has killed.
 func (g group) oomKills() uint64 {
-	n, _ := readKey(g.dir("memory"), pick("memory.oom_control", "memory.events"), "oom_kill")
+	n, _ := fscommon.GetValueByKey(g.dir("memory"), pick("memory.oom_control", "memory.events"), "oom_kill")
 	return n
 }
 
-// uncharged reports whether the memory is free again. Page cache that the sandbox was first to touch stays charged until the
-// kernel wants it; it is everybody's and free for the taking, and so it does not count.
-func (g group) uncharged() bool {
-	dir := g.dir("memory")
-	usage, err := readUint(dir, pick("memory.usage_in_bytes", "memory.current"))
-	if err != nil || usage <= freeEnough {
-		return true // a cgroup that cannot be read is gone
+// free reports whether no process is left and the memory is free again. Page cache that the sandbox was first to touch stays charged
+// until the kernel wants it; it is everybody's and free for the taking, and so it does not count.
+func (g group) free() bool {
+	if len(g.pids()) > 0 {
+		return false
 	}
-	own, shared, _ := readKeys(dir, "memory.stat", pick("rss", "anon"), "shmem")
+	if charged, _ := g.memory(); charged <= freeEnough { // also of a cgroup that is gone
+		return true
+	}
+	own, _ := fscommon.GetValueByKey(g.dir("memory"), "memory.stat", pick("rss", "anon"))
+	shared, _ := fscommon.GetValueByKey(g.dir("memory"), "memory.stat", "shmem")
 	return own+shared <= freeEnough
 }
 
+// pids lists the processes; a sandbox has no cgroup below its own.
 func (g group) pids() []int {
-	return readPids(g.dir("devices"))
-}
-
-// readPids lists the processes of one cgroup; a sandbox has no cgroup below its own.
-func readPids(dir string) []int {
-	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	var pids []int
-	for word := range bytes.FieldsSeq(text) {
-		if pid, err := strconv.Atoi(string(word)); err == nil {
-			pids = append(pids, pid)
-		}
-	}
+	pids, _ := cgroups.GetPids(g.dir("devices"))
 	return pids
 }
 
@@ -123,34 +92,40 @@ func readPids(dir string) []int {
 // On v1 processes may be born while it reads the list: the death of the sandbox's first process takes those along.
 func (g group) kill() {
 	pids := g.pids()
-	if g[""] == "" || os.WriteFile(filepath.Join(g[""], "cgroup.kill"), []byte("1"), 0) != nil {
+	if cgroups.WriteFile(g.dir("unified"), "cgroup.kill", "1") != nil {
 		for _, pid := range pids {
 			_ = unix.Kill(pid, unix.SIGKILL)
 		}
 	}
 	g.hurry()
 	for _, pid := range pids {
-		if resident(pid) >= largeSandbox {
+		var size, resident int // pages
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+		_, _ = fmt.Sscan(string(text), &size, &resident)
+		if resident*os.Getpagesize() >= largeSandbox {
 			go release(pid)
 		}
 	}
 }
 
-// hurry lets a dying sandbox run: awake and without quota. Otherwise a tenth of a CPU would free its memory ten times as slowly.
+// hurry lets a dying sandbox run: awake, with the weight of everybody else, and without quota. Otherwise a tenth of a CPU would free its
+// memory ten times as slowly.
 func (g group) hurry() {
-	g.wake()
-	g.set("cpu", pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))
+	_ = cgroups.WriteFile(g.dir("freezer"), pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
+	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
+	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))
 }
 
-// wake thaws a sandbox and gives it the weight of everybody else.
-func (g group) wake() {
-	g.set("freezer", pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
-	g.set("cpu", pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
-}
-
-func (g group) set(controller, file, value string) {
-	if dir := g.dir(controller); dir != "" {
-		_ = os.WriteFile(filepath.Join(dir, file), []byte(value), 0)
+// release frees a dying process's memory from this side, at the same time as the process does so itself. The kernel refuses it
+// for a process that is not dying, so that a pid used again is in no danger.
+func release(pid int) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return
+	}
+	defer func() { _ = unix.Close(fd) }()
+	for errno := unix.EAGAIN; errno == unix.EAGAIN || errno == unix.EINTR; {
+		_, _, errno = unix.Syscall(unix.SYS_PROCESS_MRELEASE, uintptr(fd), 0, 0)
 	}
 }
 
@@ -167,65 +142,74 @@ func (m *Manager) weigh(files [][2]string) {
 	if m.cfg.Fair {
 		return
 	}
-	for _, root := range hierarchies() {
-		parent := filepath.Join(root, m.cfg.CgroupParent)
-		for _, dir := range []string{parent, filepath.Join(parent, m.cfg.Node)} {
-			for _, f := range files {
-				_ = os.WriteFile(filepath.Join(dir, f[0]), []byte(f[1]), 0)
-			}
+	for _, dir := range append(group(m.cfg.CgroupParent).dirs(), m.group("").dirs()...) {
+		for _, f := range files {
+			_ = cgroups.WriteFile(dir, f[0], f[1])
 		}
 	}
 }
 
-// resident is how many bytes of memory a process maps, 0 when it has none any more.
-func resident(pid int) uint64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	fields := bytes.Fields(text)
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, _ := strconv.ParseUint(string(fields[1]), 10, 64)
-	return pages * uint64(os.Getpagesize())
-}
-
-// release frees a dying process's memory from this side, at the same time as the process does so itself. The kernel refuses it
-// for a process that is not dying, so that a pid used again is in no danger.
-func release(pid int) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return
-	}
-	defer func() { _ = unix.Close(fd) }()
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_PROCESS_MRELEASE, uintptr(fd), 0, 0)
-		if errno != unix.EAGAIN && errno != unix.EINTR {
-			return
+// settle kills until no process is left and the memory is free again, for 2 s at most.
+func (g group) settle(mounts *os.File) error {
+	until := time.Now().Add(2 * time.Second)
+	for pause := 100 * time.Microsecond; !g.free(); pause = min(2*pause, 10*time.Millisecond) {
+		if time.Now().After(until) {
+			return fmt.Errorf("cgroup %s: processes %v, or memory, remain", g, g.pids())
 		}
+		_ = mounts.Close() // what was written to /tmp is charged until it is unmounted
+		g.kill()
+		time.Sleep(pause)
 	}
+	return nil
 }
 
+// remove ends what still runs in the cgroup, and removes it with those below it, in all hierarchies.
 func (g group) remove() error {
+	for n := 0; n < 5 && len(g.pids()) > 0; n++ {
+		_ = g.settle(nil) // what it says, the folders' removal says too
+	}
 	var errs []error
-	for _, dir := range g {
+	for _, dir := range g.dirs() {
 		errs = append(errs, cgroups.RemovePath(dir))
 	}
 	return errors.Join(errs...)
 }
 
-// hierarchies are the mount points of all cgroup hierarchies of this host.
-func hierarchies() []string {
-	if cgroups.IsCgroup2UnifiedMode() {
-		return []string{cgroupRoot}
-	}
-	var all []string
-	entries, _ := os.ReadDir(cgroupRoot)
-	for _, e := range entries {
-		if e.IsDir() { // the links are other names of the same: cpu -> cpu,cpuacct
-			all = append(all, filepath.Join(cgroupRoot, e.Name()))
+// shutForm is the name of the cgroup that a gate leaves below the node's, with its job's number, after which it kills what is there by
+// force. A sandbox that is on its way in is killed, or sees the mark: it looks once it is in its cgroup and before the
+// executor runs.
+const shutForm = "shut.%d"
+
+// Open takes away the marks of jobs whose gates have shut the node, and returns the jobs whose marks are left. Nothing is started while
+// there is one.
+func (m *Manager) Open(_ context.Context, jobs ...uint32) (left []uint32, err error) {
+	for _, job := range jobs {
+		mark := m.group(fmt.Sprintf(shutForm, job)).dir("freezer")
+		if err := unix.Rmdir(mark); err != nil && err != unix.ENOENT {
+			return nil, &os.PathError{Op: "remove cgroup", Path: mark, Err: err}
 		}
 	}
-	return all
+	entries, err := os.ReadDir(m.group("").dir("freezer"))
+	for _, e := range entries {
+		var job uint32
+		if n, _ := fmt.Sscanf(e.Name(), shutForm, &job); n == 1 {
+			left = append(left, job)
+		}
+	}
+	return left, err
+}
+
+// makeNodeGroup lets gates find the node's cgroup, whether or not anything has ever been started.
+func (m *Manager) makeNodeGroup() error { return os.MkdirAll(m.group("").dir("freezer"), 0o755) }
+
+// open fails while a gate has shut the node.
+func (m *Manager) open(ctx context.Context) error {
+	if err := errors.Join(ctx.Err(), m.makeNodeGroup()); err != nil {
+		return err
+	}
+	jobs, err := m.Open(ctx)
+	if len(jobs) > 0 {
+		err = fmt.Errorf("%w: jobs %v", launcher.ErrShut, jobs)
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +37,7 @@ const (
 )
 
 func spec(id string) launcher.Spec {
-	return launcher.Spec{ID: id, UID: testUID, GID: testGID, Groups: []uint32{61236}, MilliCPUs: 1000, MemoryBytes: 64 << 20, PIDs: 32}
+	return launcher.Spec{ID: id, UID: testUID, GID: testGID, Groups: []uint32{61236}, MilliCPUs: 1000, MemoryBytes: 64 << 20, TmpBytes: 16 << 20, PIDs: 32}
 }
 
 // needSupport skips where no sandbox can be made.
@@ -67,7 +66,7 @@ func testConfig(t testing.TB, mode string) Config {
 	return Config{
 		RunDir: filepath.Join(dir, "run"), Libexec: libexec, CgroupParent: "gleaner-test", Node: fmt.Sprintf("n%d-%s", os.Getpid(), filepath.Base(dir)),
 		Fair:    true, // the machine may be busy; TestLimits has it otherwise
-		Command: []string{"/gleaner/executor", "probe", mode, "%i"}, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		Command: "/gleaner/executor probe " + mode + " %i", Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}
 }
 
@@ -100,12 +99,10 @@ func newManager(t testing.TB, cfg Config) *Manager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-		defer cancel()
-		if err := m.CleanUp(ctx); err != nil {
+		m.Close()
+		if err := CleanUp(cfg); err != nil {
 			t.Errorf("clean up: %v", err)
 		}
-		m.Close()
 		for _, trace := range traces(cfg) {
 			t.Errorf("left behind: %s", trace)
 		}
@@ -129,12 +126,8 @@ func sameMounts() bool {
 // traces are what exists of a node's sandboxes.
 func traces(cfg Config) []string {
 	var found []string
-	for _, root := range hierarchies() {
-		if dir := filepath.Join(root, cfg.CgroupParent, cfg.Node); exists(dir) {
-			found = append(found, dir)
-		}
-	}
-	for _, pattern := range []string{"executors/*", "launch/sandboxes/*"} {
+	found = append(found, group(filepath.Join(cfg.CgroupParent, cfg.Node)).dirs()...)
+	for _, pattern := range []string{"executors/*", "launch/sandboxes/*", "launch/binds/*"} {
 		paths, _ := filepath.Glob(filepath.Join(cfg.RunDir, pattern))
 		found = append(found, paths...)
 	}

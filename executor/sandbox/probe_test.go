@@ -100,6 +100,8 @@ func look() map[string]string {
 	var core unix.Rlimit
 	_ = unix.Getrlimit(unix.RLIMIT_CORE, &core)
 	found["core"] = fmt.Sprint(core.Max)
+	limit, _ := exec.Command("/bin/sh", "-c", "ulimit -Hn").Output()
+	found["descriptors"] = strings.TrimSpace(string(limit))
 	found["cpus"] = fmt.Sprint(runtime.NumCPU())
 	names := func(dir string) string {
 		entries, err := os.ReadDir(dir)

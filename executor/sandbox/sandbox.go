@@ -16,30 +16,24 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runc/libcontainer"
 	_ "github.com/opencontainers/runc/libcontainer/nsenter" // enters the namespaces before the Go runtime starts
 	"github.com/opencontainers/runc/libcontainer/seccomp"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
-)
-
-var (
-	// ErrBusy says that another launcher serves this run directory.
-	ErrBusy = errors.New("another launcher serves this run directory")
-	// ErrExists says that a sandbox of this id is there already.
-	ErrExists = errors.New("sandbox exists already")
-	// ErrNotFound says that there is no sandbox of this id.
-	ErrNotFound = errors.New("no such sandbox")
-	// ErrNoSeccomp says that the binary was built without -tags seccomp.
-	ErrNoSeccomp = errors.New("built without seccomp: build with cgo and -tags seccomp")
 )
 
 // libcontainer sends threads of this process into a sandbox's mount namespace and lets them die there. The main thread cannot
@@ -58,30 +52,16 @@ type Config struct {
 	Libexec      string       // folder of the executor, /gleaner in the sandbox
 	CgroupParent string       // one path component
 	Node         string       // one path component
-	Command      []string     // the executor's command line, in which %i stands for the sandbox's id; empty means DefaultCommand
+	Command      string       // the executor's command line, in which %i stands for the sandbox's id
 	Devices      []string     // device files that a Spec may name: paths or patterns of filepath.Match below /dev
 	AgentUID     int          // who makes the socket that sandboxes see at /run/gleaner/agent
 	AgentGID     int          // its group, which alone may enter the folder above
 	Fair         bool         // sandboxes compete for cores like everybody else; otherwise they get what nobody wants
-	SetupID      uint32       // host uid and gid that is root in the sandboxes during setup; owned by nobody; 0 means 2147483646
-	Log          *slog.Logger // nil means silence
+	Log          *slog.Logger // never nil
 }
 
 // DefaultCommand is the executor as Gleaner installs it.
-var DefaultCommand = []string{"/gleaner/executor", "--agent", "/run/gleaner/agent/executors.sock", "--id", "%i"}
-
-func (c Config) withDefaults() Config {
-	if len(c.Command) == 0 {
-		c.Command = DefaultCommand
-	}
-	if c.SetupID == 0 {
-		c.SetupID = 2147483646
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	return c
-}
+const DefaultCommand = "/gleaner/executor --agent /run/gleaner/agent/executors.sock --id %i"
 
 // Manager starts, watches and ends the sandboxes of one node. Its methods may be called from many goroutines.
 type Manager struct {
@@ -91,16 +71,15 @@ type Manager struct {
 	closed chan struct{}
 	wg     sync.WaitGroup
 
-	mu     sync.Mutex
-	boxes  map[string]*box
-	kills  int           // under way
-	calmed chan struct{} // closed when there is none
+	mu    sync.Mutex
+	boxes map[string]*box
+	kills atomic.Int32 // under way; changed with mu held
 }
 
 // Supported says what this process lacks to make sandboxes, nil when nothing.
 func Supported() error {
 	if !seccomp.Enabled {
-		return ErrNoSeccomp
+		return errors.New("built without seccomp: build with cgo and -tags seccomp")
 	}
 	if os.Geteuid() != 0 {
 		return errors.New("needs root: sandboxes are made of cgroups and mounts")
@@ -114,197 +93,137 @@ func Supported() error {
 
 // New locks the run directory, adopts the sandboxes that run there and removes what is left of those that do not.
 func New(cfg Config) (*Manager, error) {
-	cfg = cfg.withDefaults()
-	if err := validate(cfg); err != nil {
+	m, err := claim(cfg)
+	if err != nil {
 		return nil, err
 	}
-	if err := Supported(); err != nil {
-		return nil, err
-	}
-	m := &Manager{cfg: cfg, exits: make(chan launcher.Exited, 1024), closed: make(chan struct{}), boxes: map[string]*box{}, calmed: make(chan struct{})}
-	close(m.calmed)
-	if err := m.prepare(); err != nil {
-		m.unlock()
-		return nil, err
-	}
-	if err := m.adopt(); err != nil {
-		m.unlock()
+	_, err = makeSkeleton(m.root())
+	if err = errors.Join(err, m.makeNodeGroup(), m.adopt()); err != nil {
+		m.Close()
 		return nil, err
 	}
 	return m, nil
 }
 
-// prepare makes the folders that all sandboxes share.
-func (m *Manager) prepare() error {
-	for _, dir := range []struct {
-		path string
-		mode os.FileMode
-	}{{m.cfg.RunDir, 0o755}, {m.dir(), 0o711}, {m.states(), 0o711}, {m.names(), 0o711}, {m.selves(), 0o711}, {filepath.Join(m.dir(), "binds"), 0o700}} {
-		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
-			return fmt.Errorf("make run directory: %w", err)
-		}
-		if dir.path == m.cfg.RunDir {
-			continue // not ours alone: the mode is its owner's matter
-		}
-		if err := os.Chmod(dir.path, dir.mode); err != nil {
-			return fmt.Errorf("make run directory: %w", err)
-		}
-	}
-	if err := m.makeNodeGroup(); err != nil {
+// CleanUp ends every sandbox of the node and removes all traces, whoever left them. It needs no memory of the past.
+func CleanUp(cfg Config) error {
+	m, err := claim(cfg)
+	if err != nil {
 		return err
 	}
-	if err := m.takeLock(); err != nil {
-		return err
+	defer m.Close()
+	errs := []error{m.sweep()}
+	for _, dir := range m.group("").dirs() {
+		errs = append(errs, cgroups.RemovePath(dir))
+		_ = unix.Rmdir(filepath.Dir(dir)) // fails while another node of this host has sandboxes
 	}
-	if err := searchable(m.dir()); err != nil {
-		return err
-	}
-	return errors.Join(m.makeAgentDir(), makeSkeleton(m.root()))
-}
-
-// makeAgentDir makes the folder of the executors' socket, the agent's own, in one that only the agent's group can enter: users of the
-// node reach the socket from inside a sandbox, through its mount, and from nowhere else.
-func (m *Manager) makeAgentDir() error {
-	outer := filepath.Dir(m.agentDir())
-	return errors.Join(os.MkdirAll(m.agentDir(), 0o755), os.Chown(outer, 0, m.cfg.AgentGID), os.Chmod(outer, 0o710),
-		os.Chown(m.agentDir(), m.cfg.AgentUID, m.cfg.AgentGID), os.Chmod(m.agentDir(), 0o755))
+	return errors.Join(errs...)
 }
 
 // lockTime is what the last of a launcher that was killed may take to go: what it was about to start holds the lock too.
 const lockTime = time.Second
 
-func (m *Manager) takeLock() error {
-	path := filepath.Join(m.dir(), "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return fmt.Errorf("lock run directory: %w", err)
+// claim makes the folders that all sandboxes share, and locks them. The executors' socket is the agent's to make, in a folder that
+// only the agent's group can enter: users of the node reach it from inside a sandbox, through its mount, and from nowhere else.
+func claim(cfg Config) (*Manager, error) {
+	m := &Manager{cfg: cfg, exits: make(chan launcher.Exited, 1024), closed: make(chan struct{}), boxes: map[string]*box{}}
+	if err := errors.Join(validate(cfg), Supported()); err != nil {
+		return nil, err
 	}
-	err = unix.EWOULDBLOCK
-	for until := time.Now().Add(lockTime); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(until); time.Sleep(10 * time.Millisecond) {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err != nil {
-		_ = f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%w: %s is locked", ErrBusy, path)
+	for _, dir := range []struct {
+		path     string
+		mode     os.FileMode
+		uid, gid int
+	}{
+		{cfg.RunDir, 0o755, -1, -1}, {m.at("launch"), 0o711, 0, 0}, {m.states(""), 0o711, 0, 0}, {m.selves(""), 0o711, 0, 0}, {m.binds(""), 0o700, 0, 0},
+		{filepath.Dir(m.agentDir()), 0o710, 0, cfg.AgentGID}, {m.agentDir(), 0o755, cfg.AgentUID, cfg.AgentGID},
+	} {
+		if err := errors.Join(os.MkdirAll(dir.path, dir.mode), os.Chown(dir.path, dir.uid, dir.gid)); err != nil {
+			return nil, fmt.Errorf("make run directory: %w", err)
 		}
-		return fmt.Errorf("lock %s: %w", path, err)
 	}
-	m.lock = f
-	return nil
+	for dir := cfg.RunDir; dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 == 0 {
+			return nil, fmt.Errorf("run directory %s: sandboxes cannot pass %s: chmod o+x %s", cfg.RunDir, dir, dir)
+		}
+	}
+	// What this process may have, sandboxes inherit. Pinned memory of the fabric counts towards the memory limit like any other.
+	_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1 << 16, Max: 1 << 16})
+	_ = unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY})
+	lock, err := os.OpenFile(m.at("launch/lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	for until := time.Now().Add(lockTime); err == nil; time.Sleep(10 * time.Millisecond) {
+		if m.lock = lock; unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			return m, nil
+		}
+		if time.Now().After(until) {
+			err = errors.New("another launcher serves it")
+		}
+	}
+	_ = lock.Close()
+	return nil, fmt.Errorf("lock run directory %s: %w", cfg.RunDir, err)
 }
 
-func (m *Manager) unlock() {
-	if m.lock != nil {
-		_ = m.lock.Close()
-	}
+func (m *Manager) at(parts ...string) string {
+	return filepath.Join(m.cfg.RunDir, filepath.Join(parts...))
 }
 
-// searchable checks that an unprivileged id can reach path, as the setup of a sandbox does.
-func searchable(path string) error {
-	for dir := path; ; dir = filepath.Dir(dir) {
-		info, err := os.Stat(dir)
-		if err != nil {
-			return fmt.Errorf("check run directory: %w", err)
-		}
-		if info.Mode()&0o001 == 0 {
-			return fmt.Errorf("run directory %s: %s has mode %04o, and sandboxes cannot pass it: chmod o+x %s", path, dir, info.Mode().Perm(), dir)
-		}
-		if dir == "/" {
-			return nil
-		}
-	}
-}
+// Of an id, and without one the folder of all.
+func (m *Manager) states(id string) string { return m.at("launch/sandboxes", id) }
+func (m *Manager) binds(id string) string  { return m.at("launch/binds", id) }
+func (m *Manager) selves(id string) string { return m.at("executors", id) }
 
-func (m *Manager) dir() string      { return filepath.Join(m.cfg.RunDir, "launch") }
-func (m *Manager) root() string     { return filepath.Join(m.dir(), "root") }
-func (m *Manager) states() string   { return filepath.Join(m.dir(), "sandboxes") }
-func (m *Manager) names() string    { return filepath.Join(m.dir(), "names") }
-func (m *Manager) agentDir() string { return filepath.Join(m.cfg.RunDir, "agent", "sockets") }
-func (m *Manager) selves() string   { return filepath.Join(m.cfg.RunDir, "executors") }
+func (m *Manager) root() string     { return m.at("launch/root") }
+func (m *Manager) agentDir() string { return m.at("agent/sockets") }
 
 // Exited gives the end of every sandbox, after its cgroup and folders are gone. The caller reads it all the time: 1024 wait there at most.
 func (m *Manager) Exited() <-chan launcher.Exited { return m.exits }
 
-// Close stops watching and leaves the sandboxes running, for the next Manager to adopt.
+// Close stops watching and leaves the sandboxes running, for the next Manager to adopt. No other call is under way; what has ended is
+// removed first.
 func (m *Manager) Close() {
 	close(m.closed)
-	m.mu.Lock()
-	for _, b := range m.boxes {
-		b.abandon()
+	for _, b := range m.all() {
+		_, _ = b.pidfd.Close(), b.mounts.Close()
 	}
-	m.mu.Unlock()
 	m.wg.Wait()
-	m.unlock()
+	_ = m.lock.Close()
 }
 
-// List reports every sandbox, ordered by id.
-func (m *Manager) List(ctx context.Context) ([]launcher.Sandbox, error) {
-	m.mu.Lock()
-	boxes := make([]*box, 0, len(m.boxes))
-	for _, b := range m.boxes {
-		boxes = append(boxes, b)
-	}
-	m.mu.Unlock()
-	all := make([]launcher.Sandbox, 0, len(boxes))
-	for _, b := range boxes {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if s, ok := b.report(); ok {
-			all = append(all, s)
-		}
-	}
-	slices.SortFunc(all, func(a, b launcher.Sandbox) int { return cmp.Compare(a.ID, b.ID) })
-	return all, nil
-}
-
-// Freeze stops every process of the sandboxes until Thaw.
-func (m *Manager) Freeze(ctx context.Context, ids ...string) error {
-	return m.each(ctx, ids, func(c *libcontainer.Container) error {
-		err := c.Pause()
-		if status, _ := c.Status(); status == libcontainer.Paused {
-			return nil
-		}
-		return err
-	})
-}
-
-// Thaw lets frozen sandboxes go on.
-func (m *Manager) Thaw(ctx context.Context, ids ...string) error {
-	return m.each(ctx, ids, func(c *libcontainer.Container) error {
-		if err := c.Resume(); !errors.Is(err, libcontainer.ErrNotPaused) {
-			return err
-		}
-		return nil
-	})
-}
-
-// each does act to all the sandboxes at the same time.
-func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer.Container) error) error {
-	errs := make([]error, len(ids))
-	var wg sync.WaitGroup
-	for i, id := range ids {
-		b := m.find(id)
-		if b == nil {
-			errs[i] = fmt.Errorf("%w: %s", ErrNotFound, id)
+// adopt takes over the sandboxes of an earlier Manager that still run, and removes all that is left of others.
+func (m *Manager) adopt() error {
+	entries, err := os.ReadDir(m.states(""))
+	for _, e := range entries {
+		b, err := m.load(e.Name())
+		if err != nil {
+			m.cfg.Log.Info("remains of a sandbox", "task", e.Name(), "why", err)
 			continue
 		}
-		wg.Go(func() {
-			select {
-			case <-ctx.Done():
-				errs[i] = ctx.Err()
-			case <-b.ready:
-				if b.container == nil {
-					errs[i] = fmt.Errorf("%w: %s", ErrNotFound, id)
-				} else if err := act(b.container); err != nil {
-					errs[i] = fmt.Errorf("sandbox %s: %w", id, err)
-				}
-			}
-		})
+		m.boxes[b.id] = b
 	}
-	wg.Wait()
+	for _, b := range m.all() {
+		m.watch(b)
+	}
+	return errors.Join(err, m.sweep())
+}
+
+// sweep removes what belongs to no box: cgroups with all that runs in them, mounts, folders. Gates' marks stay.
+func (m *Manager) sweep() error {
+	var errs []error
+	for _, dir := range append(m.group("").dirs(), m.selves(""), m.binds(""), m.states("")) {
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			if id := e.Name(); e.IsDir() && m.find(id) == nil && !strings.HasPrefix(id, "shut.") {
+				errs = append(errs, m.erase(id))
+			}
+		}
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
+}
+
+// erase ends what runs in the sandbox of this id, if anything does, and removes every trace of it.
+func (m *Manager) erase(id string) error {
+	return errors.Join(m.group(id).remove(), unmount(m.selves(id)), unmount(m.binds(id)), os.RemoveAll(m.states(id)))
 }
 
 func (m *Manager) find(id string) *box {
@@ -313,5 +232,96 @@ func (m *Manager) find(id string) *box {
 	return m.boxes[id]
 }
 
-// now is when things happen; the wall clock is only reported, never decided upon.
-func now() time.Time { return time.Now().Round(0) }
+func (m *Manager) all() []*box {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.boxes), func(a, b *box) int { return strings.Compare(a.id, b.id) })
+}
+
+// List reports every sandbox, ordered by id.
+func (m *Manager) List(ctx context.Context) ([]launcher.Sandbox, error) {
+	var all []launcher.Sandbox
+	for _, b := range m.all() {
+		if !closed(b.dead) {
+			all = append(all, b.describe())
+		}
+	}
+	return all, ctx.Err()
+}
+
+// Freeze stops every process of the sandboxes until Thaw. On cgroup v1 that can fail for a while, above all where processes are born.
+func (m *Manager) Freeze(ctx context.Context, ids ...string) error {
+	return m.each(ctx, ids, (*libcontainer.Container).Pause, libcontainer.Paused)
+}
+
+// Thaw lets frozen sandboxes go on.
+func (m *Manager) Thaw(ctx context.Context, ids ...string) error {
+	return m.each(ctx, ids, (*libcontainer.Container).Resume, libcontainer.Running)
+}
+
+// each brings all the sandboxes to a state, at the same time.
+func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer.Container) error, want libcontainer.Status) error {
+	var all errgroup.Group
+	for _, id := range ids {
+		all.Go(func() error {
+			b, err := m.started(id)
+			for err == nil {
+				tried := act(b.container)
+				status, _ := b.container.Status()
+				if status == want {
+					return nil
+				}
+				if status == libcontainer.Stopped || ctx.Err() != nil {
+					err = fmt.Errorf("sandbox %s is %s: %w", id, status, cmp.Or(tried, libcontainer.ErrNotRunning))
+				}
+			}
+			return err
+		})
+	}
+	return all.Wait()
+}
+
+// started is the sandbox of this id, once it has started.
+func (m *Manager) started(id string) (*box, error) {
+	if b := m.find(id); b != nil && closed(b.ready) && b.container != nil {
+		return b, nil
+	}
+	return nil, fmt.Errorf("no sandbox %s runs", id)
+}
+
+// Kill ends sandboxes, all at the same time. It returns when their processes are gone and their memory is free, or at ctx's end with
+// those that remain. Ids that do not exist count as ended.
+func (m *Manager) Kill(ctx context.Context, ids ...string) (remaining []string, err error) {
+	var boxes []*box
+	for _, id := range ids {
+		if b := m.find(id); b != nil {
+			b.strike()
+			boxes = append(boxes, b)
+		}
+	}
+	m.rush(1)
+	defer m.rush(-1)
+	var wg sync.WaitGroup
+	for _, b := range boxes {
+		wg.Go(func() { b.end(ctx) })
+	}
+	wg.Wait()
+	for _, b := range boxes {
+		if !closed(b.dead) {
+			remaining = append(remaining, b.id)
+		}
+	}
+	return remaining, nil
+}
+
+// rush counts the kills that are under way, and weighs the node's cgroups by whether there is one.
+func (m *Manager) rush(more int32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch m.kills.Add(more) {
+	case 0:
+		m.weigh(last)
+	case more:
+		m.weigh(among)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 
 	"github.com/gleaner-hpc/gleaner/api/launcher"
@@ -16,7 +17,7 @@ import (
 // force does what a gate does: it leaves its mark, and kills until nothing is left.
 func force(t *testing.T, m *Manager, job uint32) {
 	t.Helper()
-	if err := os.Mkdir(filepath.Join(m.nodeGroup(), fmt.Sprintf("shut.%d", job)), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(m.group("").dir("freezer"), fmt.Sprintf("shut.%d", job)), 0o755); err != nil {
 		t.Error(err)
 	}
 	for deadline := time.Now().Add(10 * time.Second); ; {
@@ -36,9 +37,10 @@ func force(t *testing.T, m *Manager, job uint32) {
 
 func harvested(m *Manager) []int {
 	var pids []int
-	groups, _ := filepath.Glob(filepath.Join(m.nodeGroup(), "*"))
+	groups, _ := filepath.Glob(filepath.Join(m.group("").dir("freezer"), "*"))
 	for _, group := range groups {
-		pids = append(pids, readPids(group)...)
+		found, _ := cgroups.GetPids(group)
+		pids = append(pids, found...)
 	}
 	return pids
 }

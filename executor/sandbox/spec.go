@@ -2,9 +2,9 @@ package sandbox
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,155 +12,83 @@ import (
 	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
-const (
-	minMemory = 16 << 20 // below this not even the setup fits
-	maxGroups = 256      // a user namespace has 340 lines
-	maxBinds  = 16
-	maxPIDs   = 1 << 15
-	maxCPU    = 1 << 13
-)
-
 var (
-	keyForm  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	keyForm  = regexp.MustCompile(`^([0-9a-f]{64})?$`)
 	idForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,63}$`)
 	nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	// ownTops are the folders at the top of a sandbox that files of the owner's may not stand in.
+	ownTops = regexp.MustCompile(`^/(bin|boot|dev|etc|gleaner|lib[a-z0-9]*|proc|root|run|sbin|sys|tmp|usr|var)/`)
 )
+
+// rule is what has to hold of a field.
+type rule struct {
+	holds       bool
+	field, want string
+}
+
+func check(rules ...rule) error {
+	for _, r := range rules {
+		if !r.holds {
+			return fmt.Errorf("%s has to be %s", r.field, r.want)
+		}
+	}
+	return nil
+}
+
+func every[T any](all []T, holds func(T) bool) bool {
+	return !slices.ContainsFunc(all, func(one T) bool { return !holds(one) })
+}
 
 // validate refuses a Config with which sandboxes would be somewhere else than meant.
 func validate(c Config) error {
-	for _, f := range []struct{ name, path string }{{"run directory", c.RunDir}, {"libexec directory", c.Libexec}} {
-		if !filepath.IsAbs(f.path) || filepath.Clean(f.path) == "/" {
-			return fmt.Errorf("%s %q: want an absolute path below /", f.name, f.path)
-		}
-	}
-	if !nameForm.MatchString(c.CgroupParent) {
-		return fmt.Errorf("cgroup parent %q: want one path component, such as gleaner", c.CgroupParent)
-	}
-	if !nameForm.MatchString(c.Node) {
-		return fmt.Errorf("node %q: want one path component", c.Node)
-	}
-	for _, d := range c.Devices {
-		if _, err := filepath.Match(d, ""); err != nil || !belowDev(d) {
-			return fmt.Errorf("device %q: want a path or pattern below /dev", d)
-		}
-	}
-	return nil
+	return check(
+		rule{filepath.IsAbs(c.RunDir) && filepath.Clean(c.RunDir) != "/", "run directory", "an absolute path below /"},
+		rule{filepath.IsAbs(c.Libexec) && filepath.Clean(c.Libexec) != "/", "libexec directory", "an absolute path below /"},
+		rule{nameForm.MatchString(c.CgroupParent), "cgroup parent", "one path component, such as gleaner"},
+		rule{nameForm.MatchString(c.Node), "node", "one path component"},
+		rule{every(c.Devices, belowDev), "device", "a path or pattern below /dev"},
+	)
 }
 
-func belowDev(path string) bool {
-	return strings.HasPrefix(path, "/dev/") && filepath.Clean(path) == path && !strings.HasPrefix(path, "/dev/shm")
+// admit refuses what a sandbox may not be, naming the field.
+func admit(s launcher.Spec, allowed []string) error {
+	unprivileged := func(id uint32) bool { return id != 0 && id != ^uint32(0) }
+	return check(
+		rule{idForm.MatchString(s.ID), "id", "1 to 64 of a-z, 0-9 and -, not - first"},
+		rule{unprivileged(s.UID), "uid", "an unprivileged user's"},
+		rule{unprivileged(s.GID), "gid", "an unprivileged group's"},
+		rule{len(s.Groups) <= 256 && every(s.Groups, unprivileged), "groups", "unprivileged, and at most 256"},
+		rule{every(s.CPUs, func(n int) bool { return n >= 0 && n < 8192 }), "cpus", "0 to 8191"},
+		rule{s.MilliCPUs >= 10 && s.MilliCPUs <= 1024000, "milli_cpus", "10 to 1024000"},
+		rule{s.MemoryBytes >= 16<<20 && s.MemoryBytes <= 1<<50, "memory_bytes", "2^24, below which not even the setup fits, to 2^50"},
+		rule{s.TmpBytes > 0 && s.TmpBytes <= s.MemoryBytes, "tmp_bytes", "1 to memory_bytes"},
+		rule{s.PIDs > 0 && s.PIDs <= 32768, "pids", "1 to 32768"},
+		rule{keyForm.MatchString(s.Image), "image", "64 hexadecimal digits"},
+		rule{len(s.Binds) <= 16, "binds", "at most 16"},
+		rule{every(s.Binds, func(b launcher.Bind) bool { return plain(b.Source) }), "binds' source", "an absolute path without . and .."},
+		rule{every(s.Binds, targets), "binds' target", "two components or more, outside of what the sandbox has itself"},
+		rule{every(s.Devices, func(d string) bool { return offered(d, allowed) }), "devices", "of those below /dev that this launcher was told to allow"},
+	)
 }
 
-// admit refuses what a sandbox may not be, naming the field, and fills in the defaults.
-func admit(s launcher.Spec, allowed []string) (launcher.Spec, error) {
-	refuse := func(field string, value any, want string) (launcher.Spec, error) {
-		return launcher.Spec{}, fmt.Errorf("%s %v: want %s", field, value, want)
-	}
-	switch {
-	case !idForm.MatchString(s.ID):
-		return refuse("id", fmt.Sprintf("%q", s.ID), "1 to 64 of a-z, 0-9 and -, not - first")
-	case s.UID == 0 || s.UID == ^uint32(0):
-		return refuse("uid", s.UID, "an unprivileged user")
-	case s.GID == 0 || s.GID == ^uint32(0):
-		return refuse("gid", s.GID, "an unprivileged group")
-	case len(s.Groups) > maxGroups:
-		return refuse("groups", len(s.Groups), fmt.Sprintf("at most %d", maxGroups))
-	case s.MilliCPUs < 10 || s.MilliCPUs > 1024000:
-		return refuse("milli_cpus", s.MilliCPUs, "10 to 1024000")
-	case s.MemoryBytes < minMemory || s.MemoryBytes > 1<<50:
-		return refuse("memory_bytes", s.MemoryBytes, fmt.Sprintf("%d to 2^50", minMemory))
-	case s.TmpBytes < 0 || s.TmpBytes > s.MemoryBytes:
-		return refuse("tmp_bytes", s.TmpBytes, "0 to memory_bytes")
-	case len(s.Binds) > maxBinds:
-		return refuse("binds", len(s.Binds), fmt.Sprintf("at most %d", maxBinds))
-	case s.Image != "" && !keyForm.MatchString(s.Image):
-		return refuse("image", fmt.Sprintf("%q", s.Image), "64 hexadecimal digits")
-	case s.PIDs < 0 || s.PIDs > maxPIDs:
-		return refuse("pids", s.PIDs, fmt.Sprintf("0 to %d", maxPIDs))
-	}
-	for _, g := range s.Groups {
-		if g == 0 || g == ^uint32(0) {
-			return refuse("groups", g, "unprivileged groups")
-		}
-	}
-	for _, n := range s.CPUs {
-		if n < 0 || n >= maxCPU {
-			return refuse("cpus", n, fmt.Sprintf("0 to %d", maxCPU-1))
-		}
-	}
-	for _, b := range s.Binds {
-		if err := admitBind(b); err != nil {
-			return launcher.Spec{}, err
-		}
-	}
-	for _, d := range s.Devices {
-		if err := admitDevice(d, allowed); err != nil {
-			return launcher.Spec{}, err
-		}
-	}
-	return s, nil
+// plain paths are absolute and lead where they seem to, but for links.
+func plain(path string) bool {
+	return filepath.IsAbs(path) && filepath.Clean(path) == path && len(path) < unix.PathMax && !strings.ContainsAny(path, "\x00\n")
 }
 
-// ownTops are the folders at the top of a sandbox that files of the owner's may not stand in.
-var ownTops = regexp.MustCompile(`^/(bin|boot|dev|etc|gleaner|lib[a-z0-9]*|proc|root|run|sbin|sys|tmp|usr|var)$`)
-
-// top is the first component of an absolute path.
-func top(path string) string {
-	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	return "/" + first
+func belowDev(pattern string) bool {
+	_, err := filepath.Match(pattern, "")
+	return err == nil && plain(pattern) && strings.HasPrefix(pattern, "/dev/") && !strings.HasPrefix(pattern, "/dev/shm")
 }
 
-func admitBind(b launcher.Bind) error {
-	for name, path := range map[string]string{"source": b.Source, "target": b.Target} {
-		if !filepath.IsAbs(path) || filepath.Clean(path) != path || len(path) >= unix.PathMax || strings.ContainsAny(path, "\x00\n") {
-			return fmt.Errorf("binds: %s %q: want an absolute path without . and ..", name, path)
-		}
-	}
-	if t := top(b.Target); t == b.Target || ownTops.MatchString(t) {
-		return fmt.Errorf("binds: target %q: want a path of two components or more, outside of what the sandbox has itself", b.Target)
-	}
-	return nil
+func offered(device string, allowed []string) bool {
+	return belowDev(device) && !strings.ContainsAny(device, "*?[\\") && slices.ContainsFunc(allowed, func(pattern string) bool {
+		ok, _ := filepath.Match(pattern, device)
+		return ok
+	})
 }
 
-func admitDevice(path string, allowed []string) error {
-	if !belowDev(path) || strings.ContainsAny(path, "*?[\\") {
-		return fmt.Errorf("devices %q: want a file below /dev", path)
-	}
-	for _, pattern := range allowed {
-		if ok, _ := filepath.Match(pattern, path); !ok {
-			continue
-		}
-		info, err := os.Lstat(path)
-		if err != nil {
-			return fmt.Errorf("devices: %w", err)
-		}
-		if info.Mode()&os.ModeCharDevice == 0 {
-			return fmt.Errorf("devices %q: not a character device", path)
-		}
-		return nil
-	}
-	return fmt.Errorf("devices %q: not among those that this launcher was told to allow", path)
-}
-
-func tmpBytes(s launcher.Spec) int64 {
-	if s.TmpBytes == 0 {
-		return s.MemoryBytes / 4
-	}
-	return s.TmpBytes
-}
-
-func pidLimit(s launcher.Spec) int64 {
-	if s.PIDs == 0 {
-		return 256
-	}
-	return int64(s.PIDs)
-}
-
-// quota turns thousandths of a CPU into microseconds of CPU per period. Short periods keep the pauses of a throttled executor
-// short; the kernel takes no quota below 1 ms.
-func quota(milli int) (quota int64, period uint64) {
-	if milli >= 100 {
-		return int64(milli) * 10, 10_000
-	}
-	return int64(milli) * 100, 100_000
+// targets are two components deep or more, and not where the sandbox has something itself.
+func targets(b launcher.Bind) bool {
+	return plain(b.Target) && strings.Count(b.Target, "/") > 1 && !ownTops.MatchString(b.Target)
 }

@@ -33,6 +33,8 @@ func TestAdmit(t *testing.T) {
 		"negative memory":      {field: "memory_bytes", change: func(s *launcher.Spec) { s.MemoryBytes = -1 }},
 		"negative tmp":         {field: "tmp_bytes", change: func(s *launcher.Spec) { s.TmpBytes = -1 }},
 		"tmp above memory":     {field: "tmp_bytes", change: func(s *launcher.Spec) { s.TmpBytes = s.MemoryBytes + 1 }},
+		"no tmp":               {field: "tmp_bytes", change: func(s *launcher.Spec) { s.TmpBytes = 0 }},
+		"no processes":         {field: "pids", change: func(s *launcher.Spec) { s.PIDs = 0 }},
 		"unlimited processes":  {field: "pids", change: func(s *launcher.Spec) { s.PIDs = -1 }},
 		"negative CPU":         {field: "cpus", change: func(s *launcher.Spec) { s.CPUs = []int{0, -1} }},
 		"CPU beyond all":       {field: "cpus", change: func(s *launcher.Spec) { s.CPUs = []int{1 << 20} }},
@@ -44,7 +46,7 @@ func TestAdmit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := spec("ok-1")
 			c.change(&s)
-			_, err := admit(s, allowed)
+			err := admit(s, allowed)
 			if (err == nil) != (c.field == "") || err != nil && !strings.HasPrefix(err.Error(), c.field+" ") {
 				t.Errorf("%+v: %v, want a refusal of %q", s, err, c.field)
 			}

@@ -1,6 +1,7 @@
 package hostile
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -18,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/gleaner-hpc/gleaner/api/launcher"
 	"github.com/gleaner-hpc/gleaner/api/token"
 	"github.com/gleaner-hpc/gleaner/fabric"
 	"github.com/gleaner-hpc/gleaner/fabric/channel"
@@ -304,15 +306,18 @@ func giants(l *lease) error {
 			}
 		}
 	}
-	for _, path := range []string{l.n.run("launch.sock"), l.n.run("agent", "sockets", "executors.sock")} {
+	for path, sent := range map[string][]byte{
+		l.n.run("launch.sock"):                        bytes.Repeat([]byte{'x'}, 2*launcher.MaxRequest), // and no end of the line
+		l.n.run("agent", "sockets", "executors.sock"): {0, 0, 0, 0x80},
+	} {
 		conn, err := net.Dial("unix", path)
 		if err != nil {
 			return err
 		}
 		_ = conn.SetDeadline(time.Now().Add(patience))
-		_, _ = conn.Write([]byte{0, 0, 0, 0x80})
+		_, _ = conn.Write(sent)
 		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
-			errs = append(errs, fmt.Errorf("%s takes a frame of 2 GiB: %w", path, err))
+			errs = append(errs, fmt.Errorf("%s takes whatever is sent: %w", path, err))
 		}
 		_ = conn.Close()
 	}

@@ -19,13 +19,12 @@ type Launcher interface {
 	Freeze(ctx context.Context, ids ...string) error
 	Thaw(ctx context.Context, ids ...string) error
 	List(ctx context.Context) ([]launcher.Sandbox, error)
-	CleanUp(ctx context.Context) error
 	Exited() <-chan launcher.Exited
 }
 
 // Spec is a small sandbox that every launcher can start.
 func Spec(id string) launcher.Spec {
-	return launcher.Spec{ID: id, UID: 61234, GID: 61234, MilliCPUs: 500, MemoryBytes: 64 << 20, PIDs: 64}
+	return launcher.Spec{ID: id, UID: 61234, GID: 61234, MilliCPUs: 500, MemoryBytes: 64 << 20, TmpBytes: 16 << 20, PIDs: 64}
 }
 
 // Conformance runs the suite. start returns an empty launcher whose executors run until they are killed.
@@ -42,7 +41,6 @@ func Conformance(t *testing.T, start func(t *testing.T) Launcher) {
 		"freezing what is not there fails":       freezeNothing,
 		"a frozen sandbox can be killed":         killFrozen,
 		"many are killed by one call":            many,
-		"CleanUp leaves nothing, twice over":     cleanUp,
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -242,18 +240,4 @@ func many(ctx context.Context, t *testing.T, l Launcher) {
 	mustKill(ctx, t, l, ids...)
 	ends(ctx, t, l, ids...)
 	listed(ctx, t, l)
-}
-
-func cleanUp(ctx context.Context, t *testing.T, l Launcher) {
-	mustStart(ctx, t, l, "clean-1", "clean-2")
-	for range 2 {
-		if err := l.CleanUp(ctx); err != nil {
-			t.Fatalf("clean up: %v", err)
-		}
-		listed(ctx, t, l)
-	}
-	ends(ctx, t, l, "clean-1", "clean-2")
-	mustStart(ctx, t, l, "clean-1")
-	mustKill(ctx, t, l, "clean-1")
-	ends(ctx, t, l, "clean-1")
 }

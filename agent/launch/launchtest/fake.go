@@ -204,15 +204,5 @@ func (f *Fake) List(ctx context.Context) ([]launcher.Sandbox, error) {
 	return all, ctx.Err()
 }
 
-// CleanUp is the launcher's verb.
-func (f *Fake) CleanUp(ctx context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, id := range slices.Sorted(maps.Keys(f.boxes)) {
-		f.remove(id, launcher.Exited{Code: -1, Signal: 9})
-	}
-	return ctx.Err()
-}
-
 // Exited gives the ends of sandboxes.
 func (f *Fake) Exited() <-chan launcher.Exited { return f.exited }
