@@ -129,7 +129,7 @@ typedef unsigned action(int dir, struct gl_force *r);
 
 static unsigned kill_one(int dir, struct gl_force *r)
 {
-	return write_file(dir, "cgroup.kill", "1") ? 0 : each_pid(dir, kill_pid, r);
+	return each_pid(dir, kill_pid, r);
 }
 
 static unsigned count_one(int dir, struct gl_force *r)
@@ -137,13 +137,12 @@ static unsigned count_one(int dir, struct gl_force *r)
 	return each_pid(dir, NULL, r);
 }
 
-/* v2 needs freezing only where the kernel, older than 5.14, has no cgroup.kill. */
 static unsigned freeze_one(int dir, struct gl_force *r)
 {
 	(void)r;
 	if (write_file(dir, "freezer.state", "FROZEN"))
 		return 1;
-	return faccessat(dir, "cgroup.kill", F_OK, 0) != 0 && write_file(dir, "cgroup.freeze", "1");
+	return write_file(dir, "cgroup.freeze", "1");
 }
 
 static unsigned thaw_one(int dir, struct gl_force *r)
@@ -196,16 +195,34 @@ static unsigned over(const struct forest *f, action *act, struct gl_force *r)
 	return sum;
 }
 
-/* One round: hold everything still so that nothing forks away, signal it, and let it die. */
-static void kill_round(const struct forest *f, struct gl_force *r, int64_t deadline)
+/* A process is in the same place in every tree, and lists take the kernel time that the dying need: what the first tree with processes says
+ * is enough until it has none. */
+static unsigned first(const struct forest *f, action *act, struct gl_force *r)
+{
+	unsigned sum = 0;
+	for (unsigned i = 0; i < f->count && sum == 0; i++)
+		sum = walk(f->trees[i], 0, act, r);
+	return sum;
+}
+
+/* Kills a whole tree at once, which nothing forks away from; false on v1 and before Linux 5.14. */
+static bool kill_trees(const struct forest *f)
+{
+	bool any = false;
+	for (unsigned i = 0; i < f->count; i++)
+		any |= write_file(f->trees[i], "cgroup.kill", "1");
+	return any;
+}
+
+/* Holds everything still so that nothing forks away, and signals it. */
+static void kill_each(const struct forest *f, struct gl_force *r, int64_t deadline)
 {
 	int64_t frozen = gl_monotonic_ms() + FREEZE_MS;
 	if (over(f, freeze_one, r) > 0) {
 		while (over(f, freezing_one, r) > 0 && gl_monotonic_ms() < frozen && gl_monotonic_ms() < deadline)
 			poll(NULL, 0, 1);
 	}
-	over(f, kill_one, r);
-	over(f, thaw_one, r);
+	first(f, kill_one, r);
 }
 
 /* Leaves the mark in the trees that have a file; returns whether there is such a tree. A mark that is there is as good as a new one. */
@@ -238,11 +255,13 @@ bool gl_force(const struct gl_settings *s, uint32_t job, const char *mountinfo, 
 	bool readable = find_trees(&f, s, mountinfo);
 	result->trees = f.count;
 	shut(&f, job);
-	result->left = over(&f, count_one, result);
-	while (result->left > 0 && gl_monotonic_ms() < deadline) {
-		kill_round(&f, result, deadline);
+	result->left = first(&f, count_one, result);
+	for (int round = 0; result->left > 0 && gl_monotonic_ms() < deadline; round++) {
+		if (!kill_trees(&f) || round > 0) /* beside a tree that can be killed at once there may be others, with processes of their own */
+			kill_each(&f, result, deadline);
+		over(&f, thaw_one, result); /* so that it can die */
 		int64_t again = gl_monotonic_ms() + ROUND_MS;
-		while ((result->left = over(&f, count_one, result)) > 0 && gl_monotonic_ms() < again)
+		while ((result->left = first(&f, count_one, result)) > 0 && gl_monotonic_ms() < again)
 			poll(NULL, 0, 1);
 	}
 	for (unsigned i = 0; i < f.count; i++)
@@ -257,7 +276,7 @@ bool gl_force_nothing_left(const struct gl_settings *s, const char *mountinfo)
 	struct gl_force ignored = {.left = 0};
 	if (!find_trees(&f, s, mountinfo))
 		return false;
-	unsigned left = over(&f, count_one, &ignored);
+	unsigned left = first(&f, count_one, &ignored);
 	for (unsigned i = 0; i < f.count; i++)
 		close(f.trees[i]);
 	return left == 0;

@@ -12,7 +12,7 @@
 struct gl_force {
 	unsigned trees;   /* cgroup trees of this node that were found */
 	unsigned signals; /* SIGKILLs sent to single processes; cgroup.kill counts none */
-	unsigned left;    /* processes still there at the end */
+	unsigned left;    /* processes still there at the end, in the first hierarchy that has any */
 	unsigned ms;      /* time taken */
 };
 
