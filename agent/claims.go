@@ -154,11 +154,11 @@ func (l *loop) evictFrom(job uint32, received, now time.Time) evict.Plan {
 		}
 	}
 	if len(plan.Kill) > 0 {
-		var until time.Time
-		if len(plan.Evicted) > 0 {
-			until = received.Add(plan.Grace)
+		grace, told := time.Duration(0), "" // without a grace nobody is told: a job waits, and who listens dies later
+		if len(plan.Evicted) > 0 && plan.Grace > 0 {
+			grace, told = received.Add(plan.Grace).Sub(now), plan.Reason
 		}
-		l.kill(plan.Kill, plan.Reason, until.Sub(now), plan.Deadline)
+		l.kill(plan.Kill, told, grace, plan.Deadline)
 		l.log.Info("evicting", "job", job, "executors", plan.Kill, "reason", plan.Reason)
 		l.changed(now)
 	}
@@ -202,8 +202,8 @@ func (l *loop) close(verdicts []evict.Verdict, now time.Time) {
 	}
 }
 
-// kill tells executors why they go, ends their sandboxes, and brings the confirmation back. One that is still being started is left
-// to started: the launcher could meet the kill before it has made the sandbox, and confirm too early.
+// kill tells executors why they go, unless reason is empty, ends their sandboxes, and brings the confirmation back. One that is still
+// being started is left to started: the launcher could meet the kill before it has made the sandbox, and confirm too early.
 func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadline time.Time) {
 	var links []revocable
 	var ids, boxes, frozen []string
@@ -224,7 +224,7 @@ func (l *loop) kill(wanted []string, reason string, grace time.Duration, deadlin
 			if e.frozen {
 				frozen = append(frozen, box)
 			}
-			if e.link != nil {
+			if e.link != nil && reason != "" {
 				links = append(links, e.link)
 				e.told = told
 			}

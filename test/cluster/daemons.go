@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // daemon is one long-lived process of the cluster. Its role is "slurmctld", "brokerd", … and per node "slurmd/NODE",
@@ -161,14 +162,21 @@ func (c *Cluster) PID(role string) int {
 	return r.PID
 }
 
-// Kill sends a signal to the process of a role.
+// Kill sends a signal to the process of a role. After SIGKILL it waits until the process has gone, so that the role can be started again.
 func (c *Cluster) Kill(role string, signal syscall.Signal) error {
-	pid := c.PID(role)
-	if pid == 0 {
+	r, err := readRecord(c.path("proc", fileName(role)+".json"))
+	if err != nil || !r.alive() {
 		return fmt.Errorf("signal %s of cluster %s: it does not run", role, c.Name)
 	}
-	return syscall.Kill(pid, signal)
+	err = syscall.Kill(r.PID, signal)
+	for until := time.Now().Add(killTime); signal == syscall.SIGKILL && r.alive() && time.Now().Before(until); {
+		time.Sleep(time.Millisecond)
+	}
+	return err
 }
+
+// killTime is what a killed process may take to go on a busy machine.
+const killTime = 10 * time.Second
 
 // Stop ends the process of a role: SIGTERM, and SIGKILL when it has not gone after the grace that the daemons need.
 func (c *Cluster) Stop(role string) error {
