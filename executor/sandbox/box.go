@@ -187,7 +187,7 @@ func (b *box) strike() {
 }
 
 const (
-	strikeAlone  = 3 * time.Millisecond // for the first strike, before the rest is tried too
+	strikeAlone  = time.Millisecond // for the first strike, before the rest is tried too
 	largeSandbox = 64 << 20             // bytes from which on several sides free its memory
 )
 
@@ -200,7 +200,7 @@ func (b *box) end(ctx context.Context) {
 		return
 	}
 	b.strike()
-	b.group.hurry()
+	more := b.group.hurry
 	if charged, _ := b.group.memory(); charged >= largeSandbox {
 		b.group.kill()
 	}
@@ -211,7 +211,8 @@ func (b *box) end(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
-			b.group.kill()
+			more()
+			more = b.group.kill
 		}
 	}
 }

@@ -300,7 +300,7 @@ func (m *Manager) Kill(ctx context.Context, ids ...string) (remaining []string, 
 		}
 	}
 	m.rush(1)
-	defer m.rush(-1)
+	defer m.wg.Go(func() { m.rush(-1) }) // beside the answer
 	var wg sync.WaitGroup
 	for _, b := range boxes {
 		wg.Go(func() { b.end(ctx) })
