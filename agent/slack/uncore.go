@@ -129,26 +129,32 @@ func describe(from fs.FS, dir, event string) (controller, coreset.Set, error) {
 		return c, nil, fmt.Errorf("unit %q, want MiB", unit)
 	}
 	c.bytes *= 1 << 20
-	for term := range strings.SplitSeq(terms, ",") {
+	return c, cpus, c.terms(from, dir, terms)
+}
+
+// terms reads what an event is made of, such as "event=0x04,umask=0x03"; each name has a format of its own. A name alone stands for 1.
+func (e *Event) terms(from fs.FS, dir, text string) error {
+	for term := range strings.SplitSeq(text, ",") {
 		name, value, given := strings.Cut(term, "=")
+		if name == "" || strings.ContainsAny(name, "/.") {
+			return fmt.Errorf("term %q has no name", term)
+		}
 		number := uint64(1)
 		if given {
+			var err error
 			if number, err = strconv.ParseUint(value, 0, 64); err != nil {
-				return c, nil, fmt.Errorf("term %q has no number", term)
+				return fmt.Errorf("term %q has no number", term)
 			}
 		}
-		if name == "" || strings.ContainsAny(name, "/.") {
-			return c, nil, fmt.Errorf("term %q has no name", term)
+		format, err := fs.ReadFile(from, path.Join(dir, "format", name))
+		if err != nil {
+			return err
 		}
-		format := text("format/" + name)
-		if failed != nil {
-			return c, nil, failed
-		}
-		if err := c.put(number, format); err != nil {
-			return c, nil, fmt.Errorf("term %q: %w", term, err)
+		if err := e.put(number, strings.TrimSpace(string(format))); err != nil {
+			return fmt.Errorf("term %q: %w", term, err)
 		}
 	}
-	return c, cpus, nil
+	return nil
 }
 
 // put lays a number's bits, the lowest first, where a format such as "config:8-15,32-55" has them.
