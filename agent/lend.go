@@ -43,7 +43,7 @@ type watch struct {
 	busyAt map[int]time.Time    // when each GPU was last seen to do something
 
 	sample slack.Sample
-	stalls *api.Stalls // nil: not looked
+	stalls *api.Stalls // nil: not looked, or nothing to tell yet
 	alone  *api.Stalls
 	told   *api.NodeState
 }
@@ -129,11 +129,15 @@ func (l *loop) sampled(s slack.Sample, now time.Time) {
 	if w.every == 0 {
 		return
 	}
+	l.sourceChanges(&s)
 	w.sample = s
 	w.lender.Note(s)
-	w.stalls = wireStalls(w.meter.Note(s))
-	if l.ledger.Leased().Cores == 0 {
-		w.alone = w.stalls
+	w.stalls = nil
+	if stalls, told := w.meter.Note(s); told {
+		w.stalls = wireStalls(stalls)
+		if l.ledger.Leased().Cores == 0 {
+			w.alone = w.stalls
+		}
 	}
 	idle := l.idleGPUs(s, now)
 	for _, h := range l.ledger.Jobs() {
@@ -152,6 +156,17 @@ func (l *loop) sampled(s slack.Sample, now time.Time) {
 		w.told = state
 		l.sendState(now)
 		l.metrics.node(l.ledger, now)
+	}
+}
+
+// sourceChanges tells operators by what memory bandwidth is seen, and why it is not.
+func (l *loop) sourceChanges(s *slack.Sample) {
+	switch last := &l.watch.sample; {
+	case !last.At.IsZero() && s.Source == last.Source && s.Blind == last.Blind:
+	case s.Blind != "":
+		l.log.Warn("memory bandwidth is not seen", "reason", s.Blind)
+	default:
+		l.log.Info("memory bandwidth is seen", "source", s.Source)
 	}
 }
 

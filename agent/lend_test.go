@@ -131,3 +131,21 @@ func TestOrderIsThePolicys(t *testing.T) {
 		t.Errorf("ended %v", e)
 	}
 }
+
+// What a look has not told yet is not told: the first state of a job that is looked at has no stalls, the next names what is missing.
+func TestStallsAreToldOnceKnown(t *testing.T) {
+	n, jobs := lender(t)
+	jobs.set(5, 100)
+	n.claim(5, "0-3", 3000, gate.Done)
+	first := n.broker.await(t, "a look at the job", func(m *api.AgentMessage) bool {
+		j := m.GetState().GetJobs()
+		return len(j) == 1 && j[0].GetUsedBytes() > 0
+	}).GetState()
+	if first.GetStalls() != nil || first.GetAlone() != nil {
+		t.Errorf("one look tells %v", first.GetStalls())
+	}
+	state := n.broker.await(t, "what is missing", func(m *api.AgentMessage) bool { return m.GetState().GetStalls() != nil }).GetState()
+	if missing := state.GetStalls().GetMissing(); len(missing) != 4 || state.GetAlone() == nil {
+		t.Errorf("missing %v, alone %v", missing, state.GetAlone())
+	}
+}

@@ -741,6 +741,7 @@ type PolicyStalls struct {
 	Io            float64                `protobuf:"fixed64,3,opt,name=io,proto3" json:"io,omitempty"`
 	Bandwidth     float64                `protobuf:"fixed64,4,opt,name=bandwidth,proto3" json:"bandwidth,omitempty"`
 	Missing       []string               `protobuf:"bytes,5,rep,name=missing,proto3" json:"missing,omitempty"`
+	Awaited       bool                   `protobuf:"varint,6,opt,name=awaited,proto3" json:"awaited,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -808,6 +809,13 @@ func (x *PolicyStalls) GetMissing() []string {
 		return x.Missing
 	}
 	return nil
+}
+
+func (x *PolicyStalls) GetAwaited() bool {
+	if x != nil {
+		return x.Awaited
+	}
+	return false
 }
 
 type PolicyClash struct {
@@ -1121,13 +1129,14 @@ const file_policies_proto_rawDesc = "" +
 	"\tallocated\x18\x06 \x01(\x04R\tallocated\x12\x12\n" +
 	"\x04used\x18\a \x01(\x04R\x04used\x12\x12\n" +
 	"\x04peak\x18\b \x01(\x04R\x04peak\x12\x12\n" +
-	"\x04lent\x18\t \x01(\x04R\x04lent\"\x80\x01\n" +
+	"\x04lent\x18\t \x01(\x04R\x04lent\"\x9a\x01\n" +
 	"\fPolicyStalls\x12\x10\n" +
 	"\x03cpu\x18\x01 \x01(\x01R\x03cpu\x12\x16\n" +
 	"\x06memory\x18\x02 \x01(\x01R\x06memory\x12\x0e\n" +
 	"\x02io\x18\x03 \x01(\x01R\x02io\x12\x1c\n" +
 	"\tbandwidth\x18\x04 \x01(\x01R\tbandwidth\x12\x18\n" +
-	"\amissing\x18\x05 \x03(\tR\amissing\"S\n" +
+	"\amissing\x18\x05 \x03(\tR\amissing\x12\x18\n" +
+	"\aawaited\x18\x06 \x01(\bR\aawaited\"S\n" +
 	"\vPolicyClash\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1a\n" +
 	"\bfunction\x18\x02 \x01(\tR\bfunction\x12\x14\n" +

@@ -159,6 +159,7 @@ func (s *state) describe(now time.Time, n *node, p *placement.Node) {
 	}
 	p.Unused, p.Borrowed = resources(n.state.Unused), resources(n.state.Borrowed)
 	p.Stalls, p.Alone = stalls(n.state.Stalls), stalls(n.state.Alone)
+	p.Stalls.Awaited = n.state.Stalls == nil
 	for _, h := range n.state.Jobs {
 		job := policies.Job{
 			ID: h.JobId, Cores: int(h.CoreCount), Share: h.Share == api.Share_SHARE_YES || h.Share == api.Share_SHARE_GPUS,

@@ -125,5 +125,64 @@ func TestPressureSheds(t *testing.T) {
 	})
 }
 
+// A node that cannot tell its memory bandwidth has nothing beside its jobs. One that has told nothing yet keeps what it runs and gets no
+// more.
+func TestPressureIsNotBlind(t *testing.T) {
+	slurm := &slurmFake{}
+	w := newWorld(t, func(c *Config) {
+		c.Policy, c.Slurm, c.Poll, c.Watch = policies.Pressure{}, slurm, 5*time.Millisecond, time.Second
+	})
+	idle := w.view(time.Hour)
+	idle.Jobs, idle.Nodes[0].AllocatedCPUs, idle.Nodes[0].AllocatedMiB = nil, 0, 0
+	slurm.set(idle, nil)
+	n1 := w.agent("n1", 8)
+	c := w.user(alice)
+	f := w.follow(c, w.acquire(c, asked(2)).Id)
+	w.eventually("without jobs it lends", f.is(func() bool { return len(f.ready) == 2 }))
+
+	slurm.set(w.view(time.Hour), nil)
+	n1.get(func() { n1.slurm = 2; n1.sendState() })
+	w.eventually("the job is known", func() (known bool) {
+		_ = w.b.call(w.ctx(), func(s *state, _ time.Time) error {
+			known = len(s.nodes["n1"].state.GetJobs()) == 1
+			return nil
+		})
+		return known
+	})
+	more := w.follow(c, w.acquire(c, asked(1)).Id)
+	w.eventually("nothing more until it has told", func() bool {
+		w.clock.advance(time.Millisecond)
+		return more.is(func() bool {
+			return len(more.ready) == 0 && strings.Contains(more.last.GetDetail(), "the node has not told yet how its jobs fare")
+		})()
+	})
+	f.is(func() bool {
+		if len(f.gone) > 0 {
+			t.Errorf("gone before it has told: %v", f.gone)
+		}
+		return true
+	})()
+
+	n1.get(func() { n1.stalls = &api.Stalls{Missing: []string{"bandwidth"}}; n1.sendState() })
+	w.eventually("all of them go", func() bool {
+		w.clock.advance(time.Millisecond)
+		return f.is(func() bool { return len(f.gone) == 2 })()
+	})
+	f.is(func() bool {
+		for _, g := range f.gone {
+			if g.Reason != api.EndReason_EVICTED || !strings.Contains(g.Detail, "mount resctrl there") {
+				t.Errorf("%v: %s", g.Reason, g.Detail)
+			}
+		}
+		return true
+	})()
+
+	n1.get(func() { n1.stalls = &api.Stalls{}; n1.sendState() })
+	w.eventually("it sees, and lends", func() bool {
+		w.clock.advance(time.Second)
+		return f.is(func() bool { return len(f.ready) > 2 })() || more.is(func() bool { return len(more.ready) > 0 })()
+	})
+}
+
 // enoughStates teach the broker that a pair clashes.
 const enoughStates = 2 * policies.EnoughSeen

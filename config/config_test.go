@@ -66,6 +66,7 @@ func TestFindings(t *testing.T) {
 		"address":          {"[broker]\naddress = 'no port'\n", 2, "broker.address"},
 		"relative path":    {"[broker]\naddress = 'b:1'\n[agent]\nsocket = 'agent.sock'\n", 4, "want an absolute path"},
 		"broker's policy":  {"[policy]\nname = 'greedy'\n", 2, "policy.name"},
+		"policy's sight":   {"[policy]\nname = 'pressure'\nblind = 'yes'\n", 3, "policy.blind: \"yes\"; want refuse or lend"},
 		"broker's url":     {"[slurm]\nsource = 'rest'\nurl = 'slurm'\n", 3, "slurm.url"},
 		"rule's name":      {"[[deny]]\nname = 'a b'\n", 2, "deny[0].name"},
 		"name used twice":  {"[[deny]]\nname = 'x'\n[[limit]]\nname = 'x'\nper = 'user'\ncores = 1\n", 4, "names another rule already"},

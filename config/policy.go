@@ -16,6 +16,7 @@ type Policy struct {
 	SHA256   string   `toml:"sha256"`   // of the plugin, in hexadecimal
 	Deadline Duration `toml:"deadline"` // for one answer of the plugin
 	Watch    Duration `toml:"watch"`    // how often agents look how jobs fare
+	Blind    string   `toml:"blind"`    // what pressure does beside jobs where a node cannot tell its memory bandwidth: "refuse" or "lend"
 }
 
 // Share says which jobs' unused resources may be lent when the job itself has not said: "yes" or "no" each.
@@ -27,7 +28,7 @@ type Share struct {
 }
 
 func defaultPolicy() Policy {
-	return Policy{Name: "idle", Deadline: Duration(50 * time.Millisecond), Watch: Duration(500 * time.Millisecond)}
+	return Policy{Name: "idle", Deadline: Duration(50 * time.Millisecond), Watch: Duration(500 * time.Millisecond), Blind: "refuse"}
 }
 
 // PluginPath is the plugin's file; "" for none.
@@ -49,6 +50,7 @@ func (p *Policy) validate(doc *document) {
 	doc.require(p.Plugin != "" || p.SHA256 == "", "policy.sha256", "there is no policy.plugin of which it could be the checksum")
 	doc.require(p.Deadline >= Duration(time.Millisecond) && p.Deadline <= Duration(time.Second), "policy.deadline", "want 1ms to 1s: placement waits for it")
 	doc.require(p.Watch >= Duration(100*time.Millisecond) && p.Watch <= Duration(10*time.Second), "policy.watch", "want 100ms to 10s")
+	doc.require(oneOf(p.Blind, "refuse", "lend"), "policy.blind", "%q; want refuse or lend", p.Blind)
 }
 
 func (s *Share) validate(doc *document) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/gleaner-hpc/gleaner/policies"
@@ -17,6 +18,7 @@ func TestBuiltinsConform(t *testing.T) {
 	for _, name := range policies.Names() {
 		t.Run(name, func(t *testing.T) { policytest.Run(t, policies.Builtin(name)) })
 	}
+	t.Run("pressure, blind", func(t *testing.T) { policytest.Run(t, policies.Pressure{LendBlind: true}) })
 	if policies.Builtin("other") != nil {
 		t.Error("a policy of no name")
 	}
@@ -55,6 +57,8 @@ func TestHarvest(t *testing.T) {
 	}
 	clashes := []policies.Clash{{Kind: "k", Function: "f", Share: 0.5}, {Kind: "k", Function: "rare", Share: 0.01}, {Kind: "other", Function: "g", Share: 0.9}}
 	lent := policies.Offer{Node: "n", Executors: 3, Resources: amount(4)}
+	blind := policies.Stalls{Missing: []string{"bandwidth"}}
+	const unseen = `the node cannot tell its memory bandwidth, and nothing is lent beside its jobs unseen: mount resctrl there, or set policy.blind = "lend" in broker.toml`
 	for name, test := range map[string]struct {
 		policy string
 		node   policies.Node
@@ -73,11 +77,46 @@ func TestHarvest(t *testing.T) {
 		"stalls much, one clashes":         {"pressure", with(func(n *policies.Node) { n.Stalls.Memory = 0.1 }), policies.Offer{Node: "n", Executors: 3, Against: []string{"f"}, Shed: []string{"1-1"}, Why: "the jobs there stall: memory"}},
 		"stalls much, who is not known":    {"pressure", with(func(n *policies.Node) { n.Stalls.Bandwidth, n.Jobs[0].Kind = 0.9, "x" }), policies.Offer{Node: "n", Executors: 3, Shed: []string{"1-3", "1-2"}, Why: "the jobs there stall: bandwidth"}},
 		"the node cannot tell":             {"pressure", with(func(n *policies.Node) { n.Stalls = policies.Stalls{IO: 1, Missing: []string{"io"}} }), policies.Offer{Node: "n", Executors: 3, Resources: amount(4), Against: []string{"f"}}},
+		"blind":                            {"pressure", with(func(n *policies.Node) { n.Stalls = blind }), policies.Offer{Node: "n", Executors: 3, Against: []string{"f"}, Shed: []string{"1-3", "1-2", "1-1"}, Why: unseen}},
+		"blind, and nothing left to lend":  {"pressure", with(func(n *policies.Node) { n.Stalls, n.Free = blind, policies.Resources{} }), policies.Offer{Node: "n", Executors: 3, Against: []string{"f"}, Shed: []string{"1-3", "1-2", "1-1"}, Why: unseen}},
+		"blind, full and nobody there":     {"pressure", with(func(n *policies.Node) { n.Stalls, n.Free, n.Executors = blind, policies.Resources{}, nil }), policies.Offer{Node: "n", Against: []string{"f"}, Why: "no core left over"}},
+		"blind, stalls nevertheless":       {"pressure", with(func(n *policies.Node) { n.Stalls = blind; n.Stalls.Memory = 1 }), policies.Offer{Node: "n", Executors: 3, Against: []string{"f"}, Shed: []string{"1-3", "1-2", "1-1"}, Why: unseen}},
+		"blind without jobs":               {"pressure", with(func(n *policies.Node) { n.Stalls, n.Jobs = blind, nil }), lent},
+		"not told yet":                     {"pressure", with(func(n *policies.Node) { n.Stalls = policies.Stalls{Awaited: true} }), policies.Offer{Node: "n", Executors: 3, Against: []string{"f"}, Why: "the node has not told yet how its jobs fare"}},
+		"not told yet, without jobs":       {"pressure", with(func(n *policies.Node) { n.Stalls, n.Jobs = policies.Stalls{Awaited: true}, nil }), lent},
+		"blind under careful":              {"careful", with(func(n *policies.Node) { n.Stalls = blind }), lent},
+		"let go with nothing to lend":      {"pressure", with(func(n *policies.Node) { n.Stalls.Memory, n.Free = 0.1, policies.Resources{} }), policies.Offer{Node: "n", Executors: 3, Against: []string{"f"}, Shed: []string{"1-1"}, Why: "the jobs there stall: memory"}},
 		"no job that could be disturbed":   {"pressure", with(func(n *policies.Node) { n.Stalls.CPU, n.Jobs = 1, nil }), lent},
 		"planned, whatever it would offer": {"pressure", with(func(n *policies.Node) { n.Flags = []string{"planned"} }), policies.Offer{Node: "n", Executors: 3, Against: []string{"f"}, Why: "node is planned for a job"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := policies.Builtin(test.policy).Harvest(policies.View{Now: now, Nodes: []policies.Node{test.node}, Clashes: clashes})
+			if diff := cmp.Diff([]policies.Offer{test.want}, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// A site that accepts what is not seen gets what a node tells otherwise.
+func TestPressureLendsBlind(t *testing.T) {
+	node := policies.Node{
+		Name: "n", Total: amount(8), Slurm: amount(4), Free: amount(4), Jobs: []policies.Job{{ID: 7}},
+		Executors: []policies.Executor{{ID: "1-1", Started: after(-3)}, {ID: "1-2", Started: after(-2)}},
+	}
+	lent := policies.Offer{Node: "n", Executors: 2, Resources: amount(4)}
+	for name, test := range map[string]struct {
+		stalls policies.Stalls
+		want   policies.Offer
+	}{
+		"calm":         {policies.Stalls{Missing: []string{"bandwidth"}}, lent},
+		"not told yet": {policies.Stalls{Awaited: true}, lent},
+		"stalls": {policies.Stalls{Memory: 0.5, Missing: []string{"bandwidth"}},
+			policies.Offer{Node: "n", Executors: 2, Shed: []string{"1-2"}, Why: "the jobs there stall: memory"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node.Stalls = test.stalls
+			got := policies.Pressure{LendBlind: true}.Harvest(policies.View{Now: now, Nodes: []policies.Node{node}})
 			if diff := cmp.Diff([]policies.Offer{test.want}, got); diff != "" {
 				t.Error(diff)
 			}

@@ -38,9 +38,9 @@ func NewLearner() *Learner {
 	return &Learner{kinds: map[string]*tally{}, pairs: map[pair]*tally{}}
 }
 
-// Note takes one state of a node.
+// Note takes one state of a node. A state in which nobody sees what jobs feel says nothing, either way.
 func (l *Learner) Note(now time.Time, n *Node) {
-	if len(n.Jobs) == 0 {
+	if len(n.Jobs) == 0 || n.Stalls.Awaited || blind(n) {
 		return
 	}
 	stalled := exceeds(n, Pressure{}.limits(Stalls{}, DefaultAdmit)) != ""

@@ -47,6 +47,32 @@ func TestLearner(t *testing.T) {
 	check("tried again", policies.Clash{Kind: "milc", Function: "stream", Share: 1.0 / 3})
 }
 
+// A node that does not see how its jobs fare teaches neither that a pair clashes nor that it does not.
+func TestLearnerHeedsNobodyBlind(t *testing.T) {
+	for name, unseen := range map[string]policies.Stalls{
+		"cannot tell": {Memory: 0.5, Missing: []string{"bandwidth"}}, "calm for all that it knows": {Missing: []string{"bandwidth"}}, "has not told": {Awaited: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := policies.NewLearner()
+			see := func(times int, stalls policies.Stalls) {
+				n := policies.Node{Jobs: []policies.Job{{Kind: "k"}}, Executors: []policies.Executor{{Function: "f"}}, Stalls: stalls}
+				for range times {
+					l.Note(now, &n)
+				}
+			}
+			see(50, unseen)
+			if got := l.Clashes(now); got != nil {
+				t.Errorf("learnt %v", got)
+			}
+			see(policies.EnoughSeen, policies.Stalls{Bandwidth: 0.9})
+			see(50, unseen)
+			if diff := cmp.Diff([]policies.Clash{{Kind: "k", Function: "f", Share: 1}}, l.Clashes(now)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestLearnerIsBounded(t *testing.T) {
 	l := policies.NewLearner()
 	for i := range 30_000 {

@@ -12,11 +12,15 @@ import (
 //	stalls beyond alone      0 ────── Admit ────────── Shed ──────▶
 //	                         lend     lend nothing     let go
 //
-// Where the node cannot tell a figure, that figure speaks neither for nor against.
+// Where the node cannot tell how long jobs wait, that speaks neither for nor against. Where it cannot tell its memory bandwidth, what
+// functions take of it is felt by the jobs and seen by nobody: beside jobs nothing is lent, and what runs goes. Where it has not told
+// anything yet, nothing more is lent until it has.
 type Pressure struct {
 	Careful
 	Admit Stalls // up to here executors are admitted; zero: DefaultAdmit
 	Shed  Stalls // beyond this they are let go; zero: DefaultShed
+	// LendBlind lends beside jobs by what else the node tells when it cannot tell its memory bandwidth: the site accepts what is not seen.
+	LendBlind bool
 }
 
 var (
@@ -29,6 +33,12 @@ var (
 // clashFrom is the share of the time from which a pair counts as one that clashes.
 const clashFrom = 0.05
 
+// What operators and users read where nothing is lent for want of sight.
+const (
+	whyBlind   = `the node cannot tell its memory bandwidth, and nothing is lent beside its jobs unseen: mount resctrl there, or set policy.blind = "lend" in broker.toml`
+	whyAwaited = "the node has not told yet how its jobs fare"
+)
+
 // Harvest admits by stalls, names the functions that clash, and lets go of those that disturb.
 func (p Pressure) Harvest(v View) []Offer {
 	offers := p.Careful.Harvest(v)
@@ -38,15 +48,29 @@ func (p Pressure) Harvest(v View) []Offer {
 			continue // nobody is disturbed
 		}
 		o.Against = against(n, v.Clashes)
-		if what := exceeds(n, p.limits(p.Shed, DefaultShed)); what != "" {
-			o.Shed = shed(n, o.Against)
+		why := ""
+		switch {
+		case !p.LendBlind && n.Stalls.Awaited:
+			why = whyAwaited
+		case !p.LendBlind && blind(n):
+			why, o.Shed = whyBlind, Idle{}.Evict(Overlap{}, n.Executors)
+		default:
+			if what := exceeds(n, p.limits(p.Admit, DefaultAdmit)); what != "" {
+				why = "the jobs there stall: " + what
+			}
+			if what := exceeds(n, p.limits(p.Shed, DefaultShed)); what != "" {
+				o.Shed = shed(n, o.Against)
+			}
 		}
-		if what := exceeds(n, p.limits(p.Admit, DefaultAdmit)); what != "" && o.Resources != (Resources{}) {
-			o.Resources, o.Why = Resources{}, "the jobs there stall: "+what
+		if why != "" && (o.Resources != (Resources{}) || len(o.Shed) > 0) {
+			o.Resources, o.Why = Resources{}, why
 		}
 	}
 	return offers
 }
+
+// blind says whether the node cannot tell what its jobs feel of others at memory. One that is about to tell is not blind.
+func blind(n *Node) bool { return slices.Contains(n.Stalls.Missing, "bandwidth") }
 
 func (Pressure) limits(s, otherwise Stalls) Stalls {
 	return Stalls{

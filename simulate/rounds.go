@@ -66,7 +66,8 @@ func (e *engine) again(now time.Time) {
 	e.wake(e.retry)
 }
 
-// view is what the broker knows of a node.
+// view is what the broker knows of a node. A trace says nothing of stalls or bandwidth: jobs count as calm and nodes as ones that tell,
+// so that pressure lends what it lends at most. A node that cannot tell would lend nothing beside its jobs.
 func (e *engine) view(i int32) placement.Node {
 	n, shape := &e.nodes[i], e.s.Trace.Nodes[i]
 	now := e.clock()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +154,10 @@ func TestConservation(t *testing.T) {
 			}
 			for k := range r.Policies {
 				conserved(t, &r.Policies[k])
+			}
+			careful, pressure := r.Policies[2], r.Policies[3]
+			if careful.Policy = pressure.Policy; !reflect.DeepEqual(careful, pressure) { // nobody stalls here, and no node is blind
+				t.Fatalf("careful %+v\npressure %+v", careful, pressure)
 			}
 			if documents[i], err = json.Marshal(r); err != nil {
 				t.Fatal(err)

@@ -43,7 +43,7 @@ func BenchmarkSample(b *testing.B) {
 		now = now.Add(time.Second)
 		got := s.Sample(now)
 		lender.Note(got)
-		meter.Note(got)
+		_, _ = meter.Note(got)
 		if len(got.Jobs) != 64 {
 			b.Fatalf("%d jobs, missing %v", len(got.Jobs), got.Missing)
 		}

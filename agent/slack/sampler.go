@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"time"
@@ -19,6 +18,8 @@ import (
 type Config struct {
 	FS   fs.FS  // the root file system
 	Node string // as slurm.conf names it
+	// Counters opens a counter of perf, OpenCounter on a machine; nil: memory bandwidth comes from resctrl or not at all.
+	Counters func(Event) (Counter, error)
 	// GPUs reads the node's GPUs; nil where there are none.
 	GPUs func() ([]GPU, error)
 	// Now is the clock for Sample.Took; nil: time.Now.
@@ -31,7 +32,7 @@ type Sampler struct {
 	cfg   Config
 	jobs  map[string]*group // by the job's folder
 	psi   [3]*file          // of the node
-	moved []*file           // resctrl's counters, one for each L3 cache
+	moved bandwidth
 	buf   []byte
 }
 
@@ -75,10 +76,11 @@ func (s *Sampler) Close() {
 		g.close()
 	}
 	clear(s.jobs)
-	for _, f := range slices.Concat(s.psi[:], s.moved) {
+	for _, f := range s.psi {
 		f.close()
 	}
-	s.psi, s.moved = [3]*file{}, nil
+	s.psi = [3]*file{}
+	s.moved.close()
 }
 
 // Sample reads everything once.
@@ -95,7 +97,7 @@ func (s *Sampler) Sample(now time.Time) Sample {
 	}
 	slices.SortFunc(sample.Jobs, func(a, b Job) int { return cmp.Compare(a.ID, b.ID) })
 	s.node(&sample)
-	s.bandwidth(&sample)
+	s.moved.sample(s, &sample)
 	if s.cfg.GPUs != nil {
 		var err error
 		if sample.GPUs, err = s.cfg.GPUs(); err != nil {
@@ -163,29 +165,6 @@ func (s *Sampler) node(sample *Sample) {
 	}
 	if slices.ContainsFunc(sample.Jobs, func(j Job) bool { return j.NoWaits }) {
 		sample.Missing = append(sample.Missing, "psi.job")
-	}
-}
-
-// bandwidth sums what resctrl says that memory has moved, over all L3 caches.
-func (s *Sampler) bandwidth(sample *Sample) {
-	const top = "sys/fs/resctrl/mon_data"
-	if s.moved == nil {
-		s.moved = []*file{}
-		domains, _ := fs.ReadDir(s.cfg.FS, top)
-		for _, d := range domains {
-			s.moved = append(s.moved, &file{path: path.Join(top, d.Name(), "mbm_total_bytes")})
-		}
-	}
-	known := false
-	for _, f := range s.moved {
-		text, err := f.read(s.cfg.FS, &s.buf)
-		if value, ok := number(text); ok && err == nil {
-			sample.Bytes += value
-			known = true
-		}
-	}
-	if !known {
-		sample.Missing = append(sample.Missing, "bandwidth")
 	}
 }
 

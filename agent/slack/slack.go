@@ -2,7 +2,8 @@
 // only reads; Lender decides from samples, purely, how much of a job's memory may be lent. Nobody but the agent's event loop calls them.
 //
 // Every source may be absent, and its absence is named in Sample.Missing: a kernel without PSI, cgroup v1 (which has no PSI per job, so
-// that the node's counts for all), a node without resctrl. Nothing fails for lack of a source.
+// that the node's counts for all), a node that has neither resctrl nor a memory controller's counters, or an agent that may not read
+// them. Nothing fails for lack of a source.
 package slack
 
 import "time"
@@ -12,7 +13,9 @@ type Sample struct {
 	At      time.Time
 	Jobs    []Job    // by id
 	Node    Waits    // of the whole node
-	Bytes   uint64   // that memory has moved, by resctrl
+	Bytes   uint64   // that memory has moved since the first sample
+	Source  string   // of Bytes: "resctrl" or "perf"; "" for none
+	Blind   string   // why Bytes cannot be told now, for operators; "" when it can
 	GPUs    []GPU    // by index
 	Missing []string // sources: "cgroup", "psi", "psi.job", "bandwidth", "nvml"
 	Took    time.Duration

@@ -199,23 +199,76 @@ func TestLender(t *testing.T) {
 
 func TestMeter(t *testing.T) {
 	var m Meter
-	none := []string{"cpu", "memory", "io", "bandwidth"}
 	job := func(id uint32, cpu time.Duration, noWaits bool) Job {
 		return Job{ID: id, Waits: Waits{CPU: cpu}, NoWaits: noWaits}
 	}
 	for i, test := range []struct {
 		sample Sample
 		want   Stalls
+		told   bool
 	}{
-		{Sample{Jobs: []Job{job(1, 0, false), job(2, 0, false)}}, Stalls{Missing: none}},
-		{Sample{Jobs: []Job{job(1, 100*time.Millisecond, false), job(2, 300*time.Millisecond, false)}, Bytes: 100}, Stalls{CPU: 0.3, Bandwidth: 1}},
-		{Sample{Jobs: []Job{job(2, 2*time.Second, false), job(3, time.Hour, false)}, Bytes: 150}, Stalls{CPU: 1, Bandwidth: 0.5}},
-		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Node: Waits{IO: 500 * time.Millisecond}, Missing: []string{"bandwidth", "psi.job"}}, Stalls{IO: 0.5, Missing: []string{"bandwidth"}}},
-		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Missing: []string{"psi", "bandwidth"}}, Stalls{Missing: none}},
+		{Sample{Jobs: []Job{job(1, 0, false), job(2, 0, false)}}, Stalls{}, false},
+		{Sample{Jobs: []Job{job(1, 100*time.Millisecond, false), job(2, 300*time.Millisecond, false)}, Bytes: 100}, Stalls{CPU: 0.3, Bandwidth: 1}, true},
+		{Sample{Jobs: []Job{job(2, 2*time.Second, false), job(3, time.Hour, false)}, Bytes: 150}, Stalls{CPU: 1, Bandwidth: 0.5}, true},
+		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Node: Waits{IO: 500 * time.Millisecond}, Bytes: 150, Missing: []string{"psi.job"}}, Stalls{IO: 0.5}, true},
+		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Bytes: 150, Missing: []string{"psi"}}, Stalls{Missing: []string{"cpu", "memory", "io"}}, true},
 	} {
 		test.sample.At = start.Add(time.Duration(i) * time.Second)
-		if diff := cmp.Diff(test.want, m.Note(test.sample)); diff != "" {
-			t.Errorf("sample %d: %s", i, diff)
+		got, told := m.Note(test.sample)
+		if diff := cmp.Diff(test.want, got); diff != "" || told != test.told {
+			t.Errorf("sample %d: told %t %s", i, told, diff)
 		}
+	}
+}
+
+// What cannot be told is named; what is not told yet, or for a moment, is neither named nor taken for nothing.
+func TestMeterOfASourceThatFails(t *testing.T) {
+	const speaks, silent = true, false
+	type step struct {
+		ms        int
+		speaks    bool
+		bytes     uint64
+		told      bool
+		bandwidth float64
+		missing   bool
+	}
+	for name, steps := range map[string][]step{
+		"never there":        {{0, silent, 0, false, 0, false}, {500, silent, 0, true, 0, true}, {1000, silent, 0, true, 0, true}},
+		"late by one sample": {{0, silent, 0, false, 0, false}, {500, speaks, 10, false, 0, false}, {1000, speaks, 20, true, 1, false}},
+		"gone after its first word": {
+			{0, speaks, 0, false, 0, false}, {500, silent, 0, false, 0, false}, {2000, silent, 0, false, 0, false}, {2500, silent, 0, true, 0, true},
+		},
+		"a gap": {
+			{0, speaks, 0, false, 0, false}, {500, speaks, 100, true, 1, false}, {1000, speaks, 150, true, 0.5, false}, {1500, silent, 0, true, 0.5, false},
+			{2000, speaks, 1000, true, 0.5, false}, {2500, speaks, 1025, true, 0.25, false},
+		},
+		"gone for good": {
+			{0, speaks, 0, false, 0, false}, {500, speaks, 100, true, 1, false}, {1000, silent, 0, true, 1, false}, {2500, silent, 0, true, 1, false},
+			{3000, silent, 0, true, 0, true}, {3500, speaks, 0, false, 0, false}, {4000, speaks, 50, true, 0.5, false},
+		},
+		"seldom looked at": {
+			{0, speaks, 0, false, 0, false}, {10_000, speaks, 100, true, 1, false}, {20_000, silent, 0, true, 1, false}, {30_000, silent, 0, true, 1, false}, {40_000, silent, 0, true, 0, true},
+		},
+		"no job for an hour": {
+			{0, speaks, 0, false, 0, false}, {500, speaks, 100, true, 1, false}, {3_600_000, speaks, 200, false, 0, false}, {3_600_500, speaks, 250, true, 0.5, false},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var m Meter
+			for _, s := range steps {
+				sample := Sample{At: start.Add(time.Duration(s.ms) * time.Millisecond), Bytes: s.bytes}
+				if !s.speaks {
+					sample.Missing = []string{"bandwidth"}
+				}
+				want := Stalls{Bandwidth: s.bandwidth}
+				if s.missing {
+					want.Missing = []string{"bandwidth"}
+				}
+				got, told := m.Note(sample)
+				if diff := cmp.Diff(want, got); diff != "" || told != s.told {
+					t.Errorf("after %d ms: told %t %s", s.ms, told, diff)
+				}
+			}
+		})
 	}
 }

@@ -1,17 +1,17 @@
 # What 'gleaner bench neighbour' runs: the host's program and the function, one kind of work each.
-NEIGHBOUR_KINDS := bench/neighbour/work/kinds.c bench/neighbour/work/kinds.h
+NEIGHBOUR_KINDS := bench/neighbour/loads/kinds.c bench/neighbour/loads/kinds.h
 
-$(BUILD)/libexec/gleaner/neighbour: bench/neighbour/work/host.c $(NEIGHBOUR_KINDS)
+$(BUILD)/libexec/gleaner/neighbour: bench/neighbour/loads/host.c $(NEIGHBOUR_KINDS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -std=gnu11 -o $@ bench/neighbour/work/host.c bench/neighbour/work/kinds.c
+	$(CC) $(CFLAGS) -std=gnu11 -o $@ bench/neighbour/loads/host.c bench/neighbour/loads/kinds.c
 
-$(BUILD)/lib/gleaner/functions/stress.so: bench/neighbour/work/stress.c $(NEIGHBOUR_KINDS)
+$(BUILD)/lib/gleaner/functions/stress.so: bench/neighbour/loads/stress.c $(NEIGHBOUR_KINDS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -std=gnu11 -shared -fPIC -o $@ bench/neighbour/work/stress.c bench/neighbour/work/kinds.c
+	$(CC) $(CFLAGS) -std=gnu11 -shared -fPIC -o $@ bench/neighbour/loads/stress.c bench/neighbour/loads/kinds.c
 
-$(BUILD)/test/stress_test: bench/neighbour/work/stress_test.c bench/neighbour/work/stress.c $(NEIGHBOUR_KINDS)
+$(BUILD)/test/stress_test: bench/neighbour/loads/stress_test.c bench/neighbour/loads/stress.c $(NEIGHBOUR_KINDS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -std=gnu11 -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -o $@ bench/neighbour/work/stress_test.c bench/neighbour/work/kinds.c
+	$(CC) $(CFLAGS) -std=gnu11 -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -o $@ bench/neighbour/loads/stress_test.c bench/neighbour/loads/kinds.c
 
 BUILD_TARGETS += $(BUILD)/libexec/gleaner/neighbour $(BUILD)/lib/gleaner/functions/stress.so
 C_TESTS += $(BUILD)/test/stress_test

@@ -1,6 +1,6 @@
 // Package neighbour measures what functions cost a job beside which they run: a host's program that presses on one part of the machine
 // does a fixed amount of work, in turns with functions running and without, and the ratio of the two times is the slowdown. Host and
-// functions come in the same five kinds (work/kinds.h), so that a table of both says which pairs disturb each other. It is called by
+// functions come in the same five kinds (loads/kinds.h), so that a table of both says which pairs disturb each other. It is called by
 // 'gleaner bench neighbour'; the host's program is started by srun, so that it is a Slurm job like any other.
 package neighbour
 
@@ -25,7 +25,7 @@ import (
 // Schema is the version of the document.
 const Schema = "gleaner.bench.neighbour/1"
 
-// Kinds of work, numbered as in work/kinds.h.
+// Kinds of work, numbered as in loads/kinds.h.
 var Kinds = []string{"compute", "bandwidth", "cache", "memory", "io"}
 
 // Config says what is measured.

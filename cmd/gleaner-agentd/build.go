@@ -63,7 +63,7 @@ func run(ctx context.Context, file, node string) error {
 		cfg.Images = images.Client{Path: c.Images.Socket}
 	}
 	cfg.Jobs = jobs.Scan{FS: os.DirFS("/"), Node: c.Node.Name}
-	sampler := slack.New(slack.Config{FS: os.DirFS("/"), Node: c.Node.Name, GPUs: gpus(c.Node.GPUs, log)})
+	sampler := slack.New(slack.Config{FS: os.DirFS("/"), Node: c.Node.Name, Counters: slack.OpenCounter, GPUs: gpus(c.Node.GPUs, log)})
 	defer sampler.Close()
 	cfg.Sampler = sampler
 	cfg.Session = func(events chan<- session.Event) agent.Runner {

@@ -16,9 +16,9 @@ import (
 
 // newPolicy returns the policy that broker.toml names, and what has to run for it; nil for nothing.
 func newPolicy(c *config.Policy, registry prometheus.Registerer, log *slog.Logger) (policies.Policy, func(context.Context) error, error) {
-	builtin := policies.Builtin(c.Name)
+	own := builtin(c)
 	if c.Plugin == "" {
-		return builtin, nil, nil
+		return own, nil, nil
 	}
 	replaced := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gleaner_policy_replaced_total", Help: "Answers of the policy plugin that a built-in policy gave in its place: late, failed, nonsense, resting or spent.",
@@ -34,10 +34,18 @@ func newPolicy(c *config.Policy, registry prometheus.Registerer, log *slog.Logge
 		return nil, nil, err
 	}
 	guard := policies.NewGuard(policies.GuardConfig{
-		Policy: p, Fallback: builtin, Deadline: time.Duration(c.Deadline),
+		Policy: p, Fallback: own, Deadline: time.Duration(c.Deadline),
 		Count: func(question, reason string) { replaced.WithLabelValues(question, reason).Inc() },
 	})
 	return guard, p.Run, nil
+}
+
+// builtin is the policy of Gleaner's own that broker.toml names.
+func builtin(c *config.Policy) policies.Policy {
+	if c.Name == "pressure" {
+		return policies.Pressure{LendBlind: c.Blind == "lend"}
+	}
+	return policies.Builtin(c.Name)
 }
 
 // watch is how often agents look how jobs fare; 0 where the policy does not ask.

@@ -87,11 +87,11 @@ func jobOf(j *api.PolicyJob) policies.Job {
 }
 
 func wireStalls(s policies.Stalls) *api.PolicyStalls {
-	return &api.PolicyStalls{Cpu: s.CPU, Memory: s.Memory, Io: s.IO, Bandwidth: s.Bandwidth, Missing: s.Missing}
+	return &api.PolicyStalls{Cpu: s.CPU, Memory: s.Memory, Io: s.IO, Bandwidth: s.Bandwidth, Missing: s.Missing, Awaited: s.Awaited}
 }
 
 func stallsOf(s *api.PolicyStalls) policies.Stalls {
-	return policies.Stalls{CPU: s.GetCpu(), Memory: s.GetMemory(), IO: s.GetIo(), Bandwidth: s.GetBandwidth(), Missing: s.GetMissing()}
+	return policies.Stalls{CPU: s.GetCpu(), Memory: s.GetMemory(), IO: s.GetIo(), Bandwidth: s.GetBandwidth(), Missing: s.GetMissing(), Awaited: s.GetAwaited()}
 }
 
 func wireClash(c policies.Clash) *api.PolicyClash {

@@ -73,7 +73,16 @@ func soon(t *rapid.T, what string) time.Time {
 
 func stalls(t *rapid.T) policies.Stalls {
 	share := func(name string) float64 { return rapid.Float64Range(0, 1).Draw(t, name) }
-	return policies.Stalls{CPU: share("cpu"), Memory: share("memory"), IO: share("io"), Bandwidth: share("bandwidth")}
+	s := policies.Stalls{CPU: share("cpu"), Memory: share("memory"), IO: share("io"), Bandwidth: share("bandwidth")}
+	switch rapid.IntRange(0, 4).Draw(t, "told") {
+	case 0:
+		return policies.Stalls{Awaited: true}
+	case 1:
+		s.Bandwidth, s.Missing = 0, []string{"bandwidth"}
+	case 2:
+		return policies.Stalls{Missing: []string{"cpu", "memory", "io", "bandwidth"}}
+	}
+	return s
 }
 
 var kinds = []string{"1000/a/batch", "1001/b/batch"}
