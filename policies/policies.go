@@ -91,7 +91,7 @@ type Memory struct {
 // Stalls is how much the node's jobs wait for each other and for executors.
 type Stalls struct {
 	CPU, Memory, IO float64  // share of the time in which some process of a job waited (PSI "some"), the worst job's
-	Bandwidth       float64  // of memory, as a share of the most that the node has shown
+	Bandwidth       float64  // of memory, as a share of the most that the node has shown, or of 10 GB/s
 	Missing         []string // what the node cannot tell, and is 0 above: "cpu", "memory", "io", "bandwidth"
 	Awaited         bool     // the node has told nothing of its jobs yet, as when the first has just started: all above is empty
 }

@@ -208,10 +208,11 @@ func TestMeter(t *testing.T) {
 		told   bool
 	}{
 		{Sample{Jobs: []Job{job(1, 0, false), job(2, 0, false)}}, Stalls{}, false},
-		{Sample{Jobs: []Job{job(1, 100*time.Millisecond, false), job(2, 300*time.Millisecond, false)}, Bytes: 100}, Stalls{CPU: 0.3, Bandwidth: 1}, true},
-		{Sample{Jobs: []Job{job(2, 2*time.Second, false), job(3, time.Hour, false)}, Bytes: 150}, Stalls{CPU: 1, Bandwidth: 0.5}, true},
-		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Node: Waits{IO: 500 * time.Millisecond}, Bytes: 150, Missing: []string{"psi.job"}}, Stalls{IO: 0.5}, true},
-		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Bytes: 150, Missing: []string{"psi"}}, Stalls{Missing: []string{"cpu", "memory", "io"}}, true},
+		{Sample{Jobs: []Job{job(1, 100*time.Millisecond, false), job(2, 300*time.Millisecond, false)}, Bytes: 100e9}, Stalls{CPU: 0.3, Bandwidth: 1}, true},
+		{Sample{Jobs: []Job{job(2, 2*time.Second, false), job(3, time.Hour, false)}, Bytes: 150e9}, Stalls{CPU: 1, Bandwidth: 0.5}, true},
+		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Node: Waits{IO: 500 * time.Millisecond}, Bytes: 150e9, Missing: []string{"psi.job"}}, Stalls{IO: 0.5}, true},
+		{Sample{Jobs: []Job{job(3, time.Hour, true)}, Bytes: 150e9, Missing: []string{"psi"}}, Stalls{Missing: []string{"cpu", "memory", "io"}}, true},
+		{Sample{Bytes: 160e9}, Stalls{Bandwidth: 0.1}, true},
 	} {
 		test.sample.At = start.Add(time.Duration(i) * time.Second)
 		got, told := m.Note(test.sample)
@@ -221,13 +222,22 @@ func TestMeter(t *testing.T) {
 	}
 }
 
+// A bus counts as one that moves 10 GB/s until it moves more.
+func TestMeterOfAQuietJob(t *testing.T) {
+	var m Meter
+	m.Note(Sample{At: start})
+	if got, _ := m.Note(Sample{At: start.Add(time.Second), Bytes: 500e6}); got.Bandwidth != 0.05 {
+		t.Errorf("bandwidth %v, want 0.05", got.Bandwidth)
+	}
+}
+
 // What cannot be told is named; what is not told yet, or for a moment, is neither named nor taken for nothing.
 func TestMeterOfASourceThatFails(t *testing.T) {
 	const speaks, silent = true, false
 	type step struct {
 		ms        int
 		speaks    bool
-		bytes     uint64
+		gigabytes uint64
 		told      bool
 		bandwidth float64
 		missing   bool
@@ -256,7 +266,7 @@ func TestMeterOfASourceThatFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var m Meter
 			for _, s := range steps {
-				sample := Sample{At: start.Add(time.Duration(s.ms) * time.Millisecond), Bytes: s.bytes}
+				sample := Sample{At: start.Add(time.Duration(s.ms) * time.Millisecond), Bytes: s.gigabytes * 1e9}
 				if !s.speaks {
 					sample.Missing = []string{"bandwidth"}
 				}

@@ -31,6 +31,9 @@ const (
 	silence = 2 * time.Second
 	// stale is from when on a sample is no beginning for the next: nobody has looked in between. It is longer than agents wait.
 	stale = 30 * time.Second
+	// slowest is the least that a memory bus can move, in bytes per second: half of what one channel of DDR4 does. Without it the first
+	// job seen would seem to fill the bus, however little it moves.
+	slowest = 10e9
 )
 
 // Note takes a sample and returns the stalls since the last. It is false while there is nothing to tell yet: with the first sample, the
@@ -62,11 +65,8 @@ func (m *Meter) rate(s, before *Sample, elapsed time.Duration) bool {
 		return false
 	}
 	rate := float64(s.Bytes-before.Bytes) / elapsed.Seconds()
-	m.fastest = max(m.fastest, rate)
-	m.share, m.rated = 0, s.At
-	if m.fastest > 0 {
-		m.share = rate / m.fastest
-	}
+	m.fastest = max(m.fastest, rate, slowest)
+	m.share, m.rated = rate/m.fastest, s.At
 	return true
 }
 
