@@ -188,7 +188,7 @@ func (b *box) strike() {
 
 const (
 	strikeAlone  = time.Millisecond // for the first strike, before the rest is tried too
-	largeSandbox = 64 << 20             // bytes from which on several sides free its memory
+	largeSandbox = 64 << 20         // bytes from which on several sides free its memory
 )
 
 // end kills the box, again and again until it is dead; one that is just starting as soon as it has started. The first strike is
