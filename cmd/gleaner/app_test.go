@@ -202,6 +202,12 @@ func TestSnippet(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	golden(t, "slurm-snippet", got.stdout)
+	conf, _, _ := strings.Cut(got.stdout, "# ---- plugstack.conf")
+	lines := regexp.MustCompile(`(?m)^[^#\n].*\n`).FindAllString(conf, -1)
+	readme, err := os.ReadFile("../../README.md")
+	if shown := "```\n" + strings.ReplaceAll(strings.Join(lines, ""), "/opt/gleaner", "/usr/local") + "```\n"; err != nil || !strings.Contains(string(readme), shown) {
+		t.Errorf("README.md does not show these lines for slurm.conf: %s%v", shown, err)
+	}
 }
 
 var seconds = regexp.MustCompile(`in [0-9.]+(µs|ms|s)`)
