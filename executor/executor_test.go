@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -84,17 +85,20 @@ func TestLoading(t *testing.T) {
 		library string
 		change  change
 		kind    fabric.Kind
+		detail  string
 	}{
-		"unknown symbol":      {"functions.so", func(a *wire.Assign) { a.Symbol = "nothing" }, fabric.UnknownSymbol},
-		"not a library":       {"executor", func(*wire.Assign) {}, fabric.LoadFailed},
-		"hanging constructor": {"hang.so", func(*wire.Assign) {}, fabric.LoadFailed},
+		"unknown symbol":      {"functions.so", func(a *wire.Assign) { a.Symbol = "nothing" }, fabric.UnknownSymbol, "no symbol nothing"},
+		"not a library":       {"executor", func(*wire.Assign) {}, fabric.LoadFailed, "no shared library"},
+		"hanging constructor": {"hang.so", func(*wire.Assign) {}, fabric.LoadFailed, ""},
+		"unresolved":          {"unresolved.so", func(a *wire.Assign) { a.Name = "libmine$1.so" }, fabric.LoadFailed, "libmine$1.so: undefined symbol: nobody_has_this"},
+		"nameless":            {"unresolved.so", func(*wire.Assign) {}, fabric.LoadFailed, "the library: undefined symbol: nobody_has_this"},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			_, err := start(t, test.library, test.change).dial(fabric.Options{})
 			var f *fabric.FunctionError
-			if !errors.As(err, &f) || f.Kind != test.kind || f.Detail == "" {
-				t.Fatalf("got %v, want %v with a detail", err, test.kind)
+			if !errors.As(err, &f) || f.Kind != test.kind || f.Detail == "" || !strings.Contains(f.Detail, test.detail) {
+				t.Fatalf("got %v, want %v with a detail: %s", err, test.kind, test.detail)
 			}
 		})
 	}
