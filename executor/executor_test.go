@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -101,6 +102,34 @@ func TestLoading(t *testing.T) {
 				t.Fatalf("got %v, want %v with a detail: %s", err, test.kind, test.detail)
 			}
 		})
+	}
+}
+
+// TestEnvironment: a function finds what the user guide says, and nothing else of ours. One process runs the tasks of many callers:
+// which task it is stands nowhere.
+func TestEnvironment(t *testing.T) {
+	c := start(t, "environment.so").connect(fabric.Options{})
+	result := make([]byte, 4096)
+	n, err := c.Invoke(within(t), []byte("x"), result, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(string(result[:n])) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		found[name] = value
+	}
+	if want := map[string]string{"GLEANER_LEASE_ID": "7", "GLEANER_JOB_ID": "42", "GLEANER_INSTANCE_ID": "7-1"}; !maps.Equal(found, want) {
+		t.Errorf("found %v, want %v", found, want)
+	}
+	guide, err := os.ReadFile("../docs/user-guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range found {
+		if !strings.Contains(string(guide), "`"+name+"`") {
+			t.Errorf("the user guide does not name %s", name)
+		}
 	}
 }
 
