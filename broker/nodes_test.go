@@ -241,7 +241,7 @@ func TestStateCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := c.Acquire(w.ctx(), asked(2))
-	if s := status.Convert(err); s.Code() != codes.Unavailable || !strings.Contains(s.Message(), "cannot write its state") {
+	if s := status.Convert(err); s.Code() != codes.Aborted || !strings.Contains(s.Message(), "cannot write its state") {
 		t.Errorf("acquire: %v", err)
 	}
 	leases := 0
@@ -254,7 +254,7 @@ func TestStateCannotBeWritten(t *testing.T) {
 		t.Errorf("%d executors, one was promised", n)
 	}
 	// What ends is stopped all the same: that can do no harm.
-	if _, err := c.Release(w.ctx(), &api.ReleaseRequest{LeaseId: l.Id}); status.Code(err) != codes.Unavailable {
+	if _, err := c.Release(w.ctx(), &api.ReleaseRequest{LeaseId: l.Id}); status.Code(err) != codes.Aborted {
 		t.Errorf("release: %v", err)
 	}
 	w.eventually("stopped", func() bool { return n1.count() == 0 })

@@ -225,6 +225,8 @@ func TestAcquireErrors(t *testing.T) {
 		"unknown":     {codes.Unauthenticated, ErrDenied},
 		"unreachable": {codes.Unavailable, ErrUnreachable},
 		"invalid":     {codes.InvalidArgument, ErrInvalid},
+		"not now":     {codes.Aborted, ErrNotNow},
+		"later":       {codes.Aborted, ErrUnreachable},
 	}
 	w, c := newWorld(t, reverse)
 	for name, test := range tests {
