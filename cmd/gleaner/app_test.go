@@ -43,6 +43,7 @@ type broker struct {
 
 	mu       sync.Mutex
 	refuse   error
+	keeps    error         // answer to Release
 	slow     time.Duration // until Acquire answers
 	slurm    string        // why slurmctld cannot be read
 	acquired []*api.AcquireRequest
@@ -93,6 +94,9 @@ func (b *broker) Watch(r *api.WatchRequest, stream grpc.ServerStreamingServer[ap
 func (b *broker) Release(context.Context, *api.ReleaseRequest) (*api.Lease, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.keeps != nil {
+		return nil, b.keeps
+	}
 	b.released++
 	return &api.Lease{State: api.LeaseState_ENDED}, nil
 }
@@ -338,6 +342,17 @@ func TestBrokerHasToAsk(t *testing.T) {
 		if got.code != exitUnreachable || got.stderr != waits+said {
 			t.Errorf("%s: exit %d, %q", args[0], got.code, got.stderr)
 		}
+	}
+}
+
+// TestLeaseStays: a lease that cannot be given back is no failure of the map, and does not go without a word.
+func TestLeaseStays(t *testing.T) {
+	b, address := startBroker(t)
+	b.keeps = status.Error(codes.Unavailable, "connection refused")
+	got := gleaner(t, map[string]string{"GLEANER_BROKER": address}, "", "map", libc(t)+":qsort", "app.go", "--out", t.TempDir()+"/{index}")
+	want := "gleaner: warning: release lease 42: broker not reachable: connection refused; it ends by itself, at the latest 30s after the broker is there again\n"
+	if got.code != exitOK || got.stderr != want {
+		t.Errorf("exit %d, %q", got.code, got.stderr)
 	}
 }
 

@@ -153,6 +153,10 @@ func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Requ
 			done++
 			shown.ends(err)
 		},
+		Warn: func(err error) {
+			stop()
+			a.warn(err)
+		},
 	})
 }
 
