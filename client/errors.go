@@ -82,8 +82,10 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("lease %d has ended: %s", e.Lease, reasonAndDetail(e.Reason, e.Detail))
 }
 
-// Is makes errors.Is(err, ErrEnded) true.
-func (e *EndedError) Is(target error) bool { return target == ErrEnded }
+// Is makes errors.Is(err, ErrEnded) true, and ErrNoCapacity for a lease that turned out to be more than any node can hold.
+func (e *EndedError) Is(target error) bool {
+	return target == ErrEnded || target == ErrNoCapacity && e.Reason == api.EndReason_REFUSED
+}
 
 // ReasonText names a reason as people read it, such as "job ended".
 func ReasonText(r api.EndReason) string {

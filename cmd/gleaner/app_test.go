@@ -123,7 +123,7 @@ func (b *broker) Nodes(context.Context, *api.NodesRequest) (*api.NodesResponse, 
 			Total: &api.Resources{Cores: 8, MemoryBytes: 16 << 30, Gpus: 2}, Slurm: &api.Resources{Cores: 3, MemoryBytes: 4 << 30, Gpus: 1},
 			Leased: &api.Resources{Cores: 2, MemoryBytes: 1 << 30}, Free: &api.Resources{Cores: 3, MemoryBytes: 10 << 30, Gpus: 1}},
 		{Node: "n2", SlurmState: "drained", Connected: true, WhyNot: "node is drained", Total: &api.Resources{Cores: 128, MemoryBytes: 512 << 30}},
-		{Node: "n3", SlurmState: "idle"},
+		{Node: "n3", SlurmState: "idle", Note: "2 of 2 GPUs not lent: /dev/nvidia0 does not exist"},
 	}}, nil
 }
 
