@@ -191,7 +191,7 @@ func (l *loop) nodeState(now time.Time) *api.NodeState {
 	admitting, why := l.ledger.Admitting(now)
 	s := &api.NodeState{
 		Total: resources(l.ledger.Node()), Slurm: resources(l.ledger.Slurm()), Leased: resources(l.ledger.Leased()),
-		Free: resources(l.ledger.Free(now)), Admitting: admitting, WhyNot: why,
+		Free: resources(l.ledger.Free(now)), Admitting: admitting, WhyNot: why, Note: l.note(),
 	}
 	for _, h := range l.ledger.Jobs() {
 		if h.Job == 0 {

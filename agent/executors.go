@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/gleaner-hpc/gleaner/agent/execsock"
+	"github.com/gleaner-hpc/gleaner/agent/launch"
 	"github.com/gleaner-hpc/gleaner/agent/ledger"
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/api/launcher"
@@ -240,10 +241,14 @@ func (l *loop) started(e *executor, err error, now time.Time) {
 		l.exited(*e.exit, now)
 	default:
 		l.log.Error("executor not started", "executor", e.id, "lease", e.start.GetLeaseId(), "error", err)
+		l.deviceRefused(e, err, now)
 		reason := api.EndReason_EXECUTOR_FAILED
-		if errors.Is(err, launcher.ErrShut) {
+		switch {
+		case errors.Is(err, launcher.ErrShut):
 			reason = api.EndReason_REFUSED
 			l.lookAtMarks(0)
+		case errors.Is(err, launch.ErrDevices):
+			reason = api.EndReason_REFUSED
 		}
 		e.end(reason, "sandbox could not be started: "+err.Error())
 		// Nothing is known about a start whose answer was lost: only a kill tells that nothing is left.

@@ -114,7 +114,7 @@ func TestRestart(t *testing.T) {
 		t.Fatal("the adopted executor is gone")
 	}
 	b := n.dial("7-1")
-	if f, err := b.hear(); err != nil || f.Assign == nil || f.Assign.Symbol != "f" {
+	if f, err := b.hear(); err != nil || f.Assign == nil || f.Assign.Symbol != "f" || f.Assign.Name != "libf.so" {
 		t.Errorf("adopted executor hears %+v, %v", f, err)
 	}
 	if f := n.claim(51, "6-7", 1, gate.Done); f.Evicted != 1 {

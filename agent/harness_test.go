@@ -298,7 +298,7 @@ func (b *box) hear() (f apiexec.FromAgent, err error) {
 func start(id string, cores uint32, mib uint64) *api.Start {
 	return &api.Start{
 		Id: id, LeaseId: 7, Uid: testUID, Gid: testUID, Cores: cores, MemoryBytes: mib << 20, BufferBytes: 4096, JobId: 3,
-		Function: &api.Function{Symbol: "f", Digest: make([]byte, 32), SizeBytes: 100},
+		Function: &api.Function{Symbol: "f", Name: "libf.so", Digest: make([]byte, 32), SizeBytes: 100},
 	}
 }
 

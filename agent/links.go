@@ -96,7 +96,7 @@ func (l *loop) assign(e *executor) {
 	s := e.start
 	err := e.link.Send(apiexec.FromAgent{Assign: &apiexec.Assign{
 		Executor: e.id, Lease: s.GetLeaseId(), Epoch: s.GetEpoch(), Job: s.GetJobId(), PublicKey: l.publicKey,
-		Symbol: s.GetFunction().GetSymbol(), Digest: s.GetFunction().GetDigest(), CodeBytes: s.GetFunction().GetSizeBytes(),
+		Symbol: s.GetFunction().GetSymbol(), Name: s.GetFunction().GetName(), Digest: s.GetFunction().GetDigest(), CodeBytes: s.GetFunction().GetSizeBytes(),
 		BufferBytes: s.GetBufferBytes(), Cores: int(s.GetCores()),
 		ListenHost: l.cfg.ListenHost, Provider: l.provider(s), OrphanTimeout: l.cfg.OrphanTimeout,
 		Network: s.GetNetwork(),

@@ -59,8 +59,9 @@ type loop struct {
 	executors map[string]*executor
 	images    map[string]*rooted // by executor
 	parked    map[string]*parked
-	recent    []visit         // owners by their last start, latest first
-	parkAt    time.Time       // zero: nothing to park
+	recent    []visit   // owners by their last start, latest first
+	parkAt    time.Time // zero: nothing to park
+	devices   devices
 	strays    map[string]bool // sandboxes that nobody knows, being ended
 	synced    bool            // the launcher's list has been compared since the start
 	up        bool            // the launcher can be asked
@@ -83,6 +84,7 @@ func newLoop(cfg Config, l *ledger.Ledger, w *state.Writer, calls <-chan *gateso
 		cfg: cfg, log: cfg.Log, metrics: cfg.Metrics, writer: w, calls: calls, links: links, sessions: sessions,
 		done: make(chan func(time.Time), 64), ledger: l, waiting: map[uint64]*gatesock.Call{}, early: map[uint32]evict.Plan{},
 		executors: map[string]*executor{}, images: map[string]*rooted{}, strays: map[string]bool{}, parked: map[string]*parked{}, outbox: &session.Outbox{BootID: rand.Text()},
+		devices: devices{refused: map[int]string{}, withheld: map[int]string{}, logged: map[int]string{}},
 	}
 }
 
@@ -145,6 +147,7 @@ func (l *loop) untilNext(now time.Time) time.Duration {
 	consider(l.nextSample)
 	consider(l.watch.next)
 	consider(l.parkAt)
+	consider(l.devices.next)
 	if !l.synced && len(l.waiting) > 0 && l.began.Add(firstList).After(now) {
 		consider(l.began.Add(firstList))
 	}
@@ -185,6 +188,9 @@ func (l *loop) tick(now time.Time) {
 	if !l.parkAt.IsZero() && !now.Before(l.parkAt) {
 		l.park(now)
 	}
+	if !l.devices.next.IsZero() && !now.Before(l.devices.next) {
+		l.lookAtDevices(now)
+	}
 	l.checkAdmission(now)
 	if !l.flushAt.IsZero() && !now.Before(l.flushAt) {
 		l.flush(now)
@@ -217,6 +223,7 @@ func (l *loop) begin(now time.Time) {
 	l.keepImages()
 	l.ledger.Block("launcher", "launcher is not reachable")
 	l.ledger.Block("sandbox", l.cfg.Objection)
+	l.lookAtDevices(now)
 	l.learnLocal(l.cfg.Jobs.Look(), now)
 	l.metrics.node(l.ledger, now)
 }
@@ -248,6 +255,8 @@ func (l *loop) launcherUp(up bool, now time.Time) {
 		l.changed(now)
 		return
 	}
+	l.devices.refused = map[int]string{} // it may have been told of more
+	l.lookAtDevices(now)
 	l.compare()
 	l.lookAtMarks(0)
 }

@@ -400,6 +400,7 @@ type NodeState struct {
 	Borrowed      *Resources             `protobuf:"bytes,9,opt,name=borrowed,proto3" json:"borrowed,omitempty"` // of leased: what is taken from jobs' allocations
 	Stalls        *Stalls                `protobuf:"bytes,10,opt,name=stalls,proto3" json:"stalls,omitempty"`    // unset where jobs are not watched
 	Alone         *Stalls                `protobuf:"bytes,11,opt,name=alone,proto3" json:"alone,omitempty"`      // as they were last while nothing harvested ran here; unset when never seen
+	Note          string                 `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"`        // what is not lent here although the node has it, and why; empty for nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -509,6 +510,13 @@ func (x *NodeState) GetAlone() *Stalls {
 		return x.Alone
 	}
 	return nil
+}
+
+func (x *NodeState) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
 }
 
 type JobHold struct {
@@ -1719,7 +1727,7 @@ const file_agents_proto_rawDesc = "" +
 	"\x0fRunningExecutor\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x19\n" +
 	"\blease_id\x18\x02 \x01(\x04R\aleaseId\x12/\n" +
-	"\x05ready\x18\x03 \x01(\v2\x19.gleaner.v1.ExecutorReadyR\x05ready\"\xd7\x03\n" +
+	"\x05ready\x18\x03 \x01(\v2\x19.gleaner.v1.ExecutorReadyR\x05ready\"\xeb\x03\n" +
 	"\tNodeState\x12+\n" +
 	"\x05total\x18\x01 \x01(\v2\x15.gleaner.v1.ResourcesR\x05total\x12+\n" +
 	"\x05slurm\x18\x02 \x01(\v2\x15.gleaner.v1.ResourcesR\x05slurm\x12-\n" +
@@ -1732,7 +1740,8 @@ const file_agents_proto_rawDesc = "" +
 	"\bborrowed\x18\t \x01(\v2\x15.gleaner.v1.ResourcesR\bborrowed\x12*\n" +
 	"\x06stalls\x18\n" +
 	" \x01(\v2\x12.gleaner.v1.StallsR\x06stalls\x12(\n" +
-	"\x05alone\x18\v \x01(\v2\x12.gleaner.v1.StallsR\x05alone\"\x9a\x02\n" +
+	"\x05alone\x18\v \x01(\v2\x12.gleaner.v1.StallsR\x05alone\x12\x12\n" +
+	"\x04note\x18\f \x01(\tR\x04note\"\x9a\x02\n" +
 	"\aJobHold\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\rR\x05jobId\x12\x14\n" +
 	"\x05cores\x18\x02 \x01(\tR\x05cores\x12\x1d\n" +

@@ -1496,6 +1496,7 @@ type NodeStatus struct {
 	Free          *Resources             `protobuf:"bytes,9,opt,name=free,proto3" json:"free,omitempty"`
 	Executors     uint32                 `protobuf:"varint,10,opt,name=executors,proto3" json:"executors,omitempty"`
 	AgentVersion  string                 `protobuf:"bytes,11,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	Note          string                 `protobuf:"bytes,12,opt,name=note,proto3" json:"note,omitempty"` // what is not lent there although the node has it, and why
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1603,6 +1604,13 @@ func (x *NodeStatus) GetExecutors() uint32 {
 func (x *NodeStatus) GetAgentVersion() string {
 	if x != nil {
 		return x.AgentVersion
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetNote() string {
+	if x != nil {
+		return x.Note
 	}
 	return ""
 }
@@ -2024,7 +2032,7 @@ const file_leases_proto_rawDesc = "" +
 	"\vslurm_as_of\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tslurmAsOf\x12\x1f\n" +
 	"\vslurm_error\x18\x02 \x01(\tR\n" +
 	"slurmError\x12,\n" +
-	"\x05nodes\x18\x03 \x03(\v2\x16.gleaner.v1.NodeStatusR\x05nodes\"\x8d\x03\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x16.gleaner.v1.NodeStatusR\x05nodes\"\xa1\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1f\n" +
@@ -2039,7 +2047,8 @@ const file_leases_proto_rawDesc = "" +
 	"\x04free\x18\t \x01(\v2\x15.gleaner.v1.ResourcesR\x04free\x12\x1c\n" +
 	"\texecutors\x18\n" +
 	" \x01(\rR\texecutors\x12#\n" +
-	"\ragent_version\x18\v \x01(\tR\fagentVersion\"X\n" +
+	"\ragent_version\x18\v \x01(\tR\fagentVersion\x12\x12\n" +
+	"\x04note\x18\f \x01(\tR\x04note\"X\n" +
 	"\tResources\x12\x14\n" +
 	"\x05cores\x18\x01 \x01(\rR\x05cores\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x04R\vmemoryBytes\x12\x12\n" +

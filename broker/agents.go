@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/gleaner-hpc/gleaner/api"
+	"github.com/gleaner-hpc/gleaner/broker/placement"
 	"github.com/gleaner-hpc/gleaner/identity"
 	"github.com/gleaner-hpc/gleaner/identity/certs"
 )
@@ -221,6 +222,9 @@ func (s *state) gone(now time.Time, n *node, id string, reason api.EndReason, de
 	if x != nil && reason == api.EndReason_EXECUTOR_FAILED && !x.Ready {
 		defer s.giveUp(now, x.Lease, detail)
 	}
+	if x != nil && reason == api.EndReason_REFUSED {
+		defer s.abandon(now, x.Lease)
+	}
 	if !s.table.Gone(now, id, n.name, reason, detail) {
 		return
 	}
@@ -243,6 +247,18 @@ func (s *state) giveUp(now time.Time, id uint64, detail string) {
 	}
 	if l.Last >= imageTries || l.Last >= uint64(len(s.nodes)) {
 		s.table.End(now, id, api.EndReason_EXECUTOR_FAILED, detail)
+	}
+}
+
+// abandon ends a lease that a node has refused when no node could ever hold it any more: an agent has found out that the launcher does
+// not give its GPUs.
+func (s *state) abandon(now time.Time, id uint64) {
+	l := s.table.Get(id)
+	if l == nil || len(l.Executors) > 0 {
+		return
+	}
+	if ok, why := placement.Feasible(s.totals(), l.Request.Each); !ok {
+		s.table.End(now, id, api.EndReason_REFUSED, why)
 	}
 }
 

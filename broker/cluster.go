@@ -49,6 +49,7 @@ func (s *state) status(n *node) *api.NodeStatus {
 		return st
 	}
 	st.Total, st.Slurm, st.Leased = n.state.Total, wire(n.allocated()), n.state.Leased
+	st.Note = n.state.Note
 	if st.Admitting {
 		st.Free = n.state.Free
 	}

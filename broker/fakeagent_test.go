@@ -32,7 +32,8 @@ type fakeAgent struct {
 	keep    []string
 	pushed  []*api.SlurmJobs
 	refuse  bool
-	hold    bool // starts are taken but not made ready
+	gpus    *uint32 // offered until the first is asked for; nil: none
+	hold    bool    // starts are taken but not made ready
 	unacked []*api.AgentMessage
 	polled  map[string]uint64 // by executor, said when it ends
 	stalls  *api.Stalls       // said with each state
@@ -105,6 +106,9 @@ func (a *fakeAgent) state() *api.NodeState {
 	st := &api.NodeState{
 		Total: amount(a.total), Slurm: amount(a.slurm), Leased: amount(a.leased()), Free: amount(a.total - a.slurm - a.leased()), Admitting: true,
 	}
+	if a.gpus != nil {
+		st.Total.Gpus, st.Free.Gpus, st.Note = *a.gpus, *a.gpus, "the launcher gives none"
+	}
 	st.Stalls = a.stalls
 	if a.slurm > 0 {
 		st.Jobs = []*api.JobHold{{JobId: 77, CoreCount: uint32(a.slurm)}}
@@ -141,6 +145,12 @@ func (a *fakeAgent) handle(m *api.BrokerMessage) {
 		}
 	case *api.BrokerMessage_Start:
 		s := v.Start
+		if a.gpus != nil && s.Gpus > 0 {
+			*a.gpus = 0
+			a.sendState()
+			a.recordLocked(ended(s.Id, api.EndReason_REFUSED, "the launcher does not give it", false))
+			return
+		}
 		if a.refuse || a.leased()+int(s.Cores) > a.total-a.slurm {
 			a.recordLocked(ended(s.Id, api.EndReason_REFUSED, "no room", false))
 			return

@@ -15,7 +15,7 @@ import (
 // maxBatch bounds how many steps share one commit.
 const maxBatch = 512
 
-var errStopping = status.Error(codes.Unavailable, "the broker is stopping")
+var errStopping = status.Error(codes.Aborted, "the broker is stopping")
 
 // step is one change of state. Its answer leaves after the commit.
 type step struct {
@@ -137,7 +137,7 @@ func (b *Broker) take(st *step) []*step {
 func (b *Broker) finish(err error, batch []*step) {
 	if err != nil {
 		b.cfg.Log.Error("cannot write the broker's state; nothing is started or answered until that works", "error", err)
-		err = status.Errorf(codes.Unavailable, "the broker cannot write its state: %v", err)
+		err = status.Errorf(codes.Aborted, "the broker cannot write its state: %v", err)
 	}
 	for _, st := range batch {
 		if err != nil && st.err == nil && st.undo != nil {

@@ -35,7 +35,7 @@ func (b *Broker) awaitJob(ctx context.Context, job uint32) *denial {
 		case looked:
 			return deny("job", codes.FailedPrecondition, "job_id: slurmctld knows no job %d that has not ended", job)
 		case time.Since(began) > b.cfg.JobPatience:
-			return deny("job", codes.Unavailable, "job_id: whose job %d is cannot be known while slurmctld cannot be read (%s); try again, or without a job", job, orNone(why))
+			return deny("job", codes.Aborted, "job_id: whose job %d is cannot be known while slurmctld cannot be read (%s); try again, or without a job", job, orNone(why))
 		}
 		select {
 		case b.look <- struct{}{}:

@@ -49,7 +49,7 @@ func TestLeaseOfAJobWithoutSlurmctld(t *testing.T) {
 	q := asked(1)
 	q.JobId = 7
 	_, err := w.user(alice).Acquire(w.ctx(), q)
-	if s := status.Convert(err); s.Code() != codes.Unavailable || !strings.Contains(s.Message(), "connection refused") {
+	if s := status.Convert(err); s.Code() != codes.Aborted || !strings.Contains(s.Message(), "connection refused") {
 		t.Errorf("got %v", err)
 	}
 	if _, err := w.user(alice).Acquire(w.ctx(), asked(1)); err != nil {

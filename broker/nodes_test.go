@@ -229,6 +229,37 @@ func TestNoDoublePromise(t *testing.T) {
 	}
 }
 
+// TestGPUsThatNobodyGives: a lease for GPUs that turn out not to be given ends with the reason that the next one is denied for.
+func TestGPUsThatNobodyGives(t *testing.T) {
+	w := newWorld(t, nil)
+	n1, offered := w.agent("n1", 4), uint32(1)
+	n1.get(func() { n1.gpus = &offered; n1.sendState() })
+	c, cluster := w.user(alice), api.NewClusterClient(w.dial(bob))
+	w.eventually("a GPU and a note", func() bool {
+		nodes, err := cluster.Nodes(w.ctx(), &api.NodesRequest{})
+		return err == nil && nodes.Nodes[0].Total.Gpus == 1 && nodes.Nodes[0].Note == "the launcher gives none"
+	})
+	q := asked(1)
+	q.Gpus = 1
+	w.acquire(c, q)
+	const never = "no node of the cluster can hold an executor of 1 core and 256M and 1 GPU"
+	var last *api.Lease
+	w.eventually("ended", func() bool {
+		all, err := c.List(w.ctx(), &api.ListRequest{IncludeEnded: true})
+		if err != nil || len(all.Leases) != 1 {
+			return false
+		}
+		last = all.Leases[0]
+		return last.State == api.LeaseState_ENDED
+	})
+	if last.EndReason != api.EndReason_REFUSED || !strings.HasPrefix(last.Detail, never) {
+		t.Errorf("ended: %v", last)
+	}
+	if _, err := c.Acquire(w.ctx(), q); status.Code(err) != codes.FailedPrecondition || !strings.HasPrefix(status.Convert(err).Message(), never) {
+		t.Errorf("the next: %v", err)
+	}
+}
+
 // While the state cannot be written nothing is promised.
 func TestStateCannotBeWritten(t *testing.T) {
 	var b *store.Store
@@ -241,7 +272,7 @@ func TestStateCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := c.Acquire(w.ctx(), asked(2))
-	if s := status.Convert(err); s.Code() != codes.Unavailable || !strings.Contains(s.Message(), "cannot write its state") {
+	if s := status.Convert(err); s.Code() != codes.Aborted || !strings.Contains(s.Message(), "cannot write its state") {
 		t.Errorf("acquire: %v", err)
 	}
 	leases := 0
@@ -254,7 +285,7 @@ func TestStateCannotBeWritten(t *testing.T) {
 		t.Errorf("%d executors, one was promised", n)
 	}
 	// What ends is stopped all the same: that can do no harm.
-	if _, err := c.Release(w.ctx(), &api.ReleaseRequest{LeaseId: l.Id}); status.Code(err) != codes.Unavailable {
+	if _, err := c.Release(w.ctx(), &api.ReleaseRequest{LeaseId: l.Id}); status.Code(err) != codes.Aborted {
 		t.Errorf("release: %v", err)
 	}
 	w.eventually("stopped", func() bool { return n1.count() == 0 })

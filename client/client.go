@@ -111,7 +111,7 @@ type TaskOptions struct {
 	Depth            int           // tasks at an executor at a time, one running and the rest ready behind it; 0 means 2
 }
 
-// Acquire obtains a lease. It returns as soon as the broker has admitted it; executors arrive later. Errors: ErrUnreachable,
+// Acquire obtains a lease. It returns as soon as the broker has admitted it; executors arrive later. Errors: ErrUnreachable, ErrNotNow,
 // ErrDenied, ErrInvalid, ErrNoCapacity.
 func (c *Client) Acquire(ctx context.Context, r Request) (*Lease, error) {
 	return c.acquire(ctx, r, nil)

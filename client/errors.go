@@ -19,6 +19,9 @@ var (
 	ErrInvalid     = errors.New("invalid request")
 	ErrNotFound    = errors.New("not found")
 	ErrEnded       = errors.New("lease has ended")
+	// ErrNotNow is the broker's own word that it cannot do this at the moment, such as while it cannot read slurmctld. It is also an
+	// ErrUnreachable: whoever tries again later does so for both.
+	ErrNotNow = errors.New("broker cannot do this now")
 )
 
 // BrokerError is a call that the broker refused or never answered. It unwraps to one of the errors above, or to none of them when
@@ -30,13 +33,18 @@ type BrokerError struct {
 }
 
 func (e *BrokerError) Error() string {
-	if e.Kind == nil || errors.Is(e.Kind, ErrEnded) {
+	if e.Kind == nil || errors.Is(e.Kind, ErrEnded) || errors.Is(e.Kind, ErrNotNow) {
 		return e.Op + ": " + e.Text
 	}
 	return fmt.Sprintf("%s: %v: %s", e.Op, e.Kind, e.Text)
 }
 
 func (e *BrokerError) Unwrap() error { return e.Kind }
+
+// Is makes every ErrNotNow an ErrUnreachable.
+func (e *BrokerError) Is(target error) bool {
+	return target == ErrUnreachable && errors.Is(e.Kind, ErrNotNow)
+}
 
 // Describe turns an error of a call to the broker into a *BrokerError; op says what was tried. Use it for calls made through
 // Leases and Cluster.
@@ -47,6 +55,7 @@ func Describe(op string, err error) error {
 	s, _ := status.FromError(err)
 	kinds := map[codes.Code]error{
 		codes.Unavailable:        ErrUnreachable,
+		codes.Aborted:            ErrNotNow, // no transport says so: the broker has answered
 		codes.DeadlineExceeded:   ErrUnreachable,
 		codes.Unauthenticated:    ErrDenied,
 		codes.PermissionDenied:   ErrDenied,
@@ -73,8 +82,10 @@ func (e *EndedError) Error() string {
 	return fmt.Sprintf("lease %d has ended: %s", e.Lease, reasonAndDetail(e.Reason, e.Detail))
 }
 
-// Is makes errors.Is(err, ErrEnded) true.
-func (e *EndedError) Is(target error) bool { return target == ErrEnded }
+// Is makes errors.Is(err, ErrEnded) true, and ErrNoCapacity for a lease that turned out to be more than any node can hold.
+func (e *EndedError) Is(target error) bool {
+	return target == ErrEnded || target == ErrNoCapacity && e.Reason == api.EndReason_REFUSED
+}
 
 // ReasonText names a reason as people read it, such as "job ended".
 func ReasonText(r api.EndReason) string {

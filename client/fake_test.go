@@ -34,6 +34,8 @@ type world struct {
 	refuse   error // answer to Acquire
 	silent   bool  // losses are not told through Watch
 	away     bool  // Watch answers that the broker is not there
+	dead     int   // answers to Release that the broker is not there
+	released int   // times that Release was called
 	refused  int   // connections to executors that are gone
 	path     Path  // of the latest connection
 }
@@ -87,6 +89,13 @@ func (w *world) Renew(context.Context, *api.RenewRequest) (*api.Lease, error) {
 }
 
 func (w *world) Release(context.Context, *api.ReleaseRequest) (*api.Lease, error) {
+	w.mu.Lock()
+	w.released++
+	dead := w.released <= w.dead
+	w.mu.Unlock()
+	if dead {
+		return nil, status.Error(codes.Unavailable, "broker restarts")
+	}
 	w.end(api.EndReason_RELEASED, "")
 	return w.lease, nil
 }

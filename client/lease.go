@@ -135,21 +135,48 @@ func (l *Lease) Refresh() {
 // Add counts tasks that others ran on the lease's executors, for the report.
 func (l *Lease) Add(ok, failed, retried uint64) { l.reporter.add(ok, failed, retried) }
 
-// Release ends the lease and waits until nothing of it runs here any more. Tasks that have not ended fail with an *EndedError.
+// releaseAgain is the time between two attempts to release a lease, and releasePatience how long a broker that is away is asked again.
+const (
+	releaseAgain    = 200 * time.Millisecond
+	releasePatience = 2 * time.Second
+)
+
+// Release ends the lease and waits until nothing of it runs here any more. Tasks that have not ended fail with an *EndedError. A broker
+// that is away is asked again for two seconds; then the error says when the lease ends by itself.
 func (l *Lease) Release(ctx context.Context) error {
 	l.pool.fail(&EndedError{Lease: l.id, Reason: api.EndReason_RELEASED})
 	l.cancel()
 	l.running.Wait()
 	l.pool.attempts.Wait()
-	report := l.reporter.flush(ctx)
-	_, err := l.leases.Release(ctx, &api.ReleaseRequest{LeaseId: l.id})
-	if err != nil {
-		return Describe(fmt.Sprintf("release lease %d", l.id), err)
+	report, err := l.giveBack(ctx)
+	switch {
+	case errors.Is(err, ErrUnreachable) && !l.isOver(): // a broker that was down lets its leases live for a whole ttl
+		return fmt.Errorf("%w; it ends by itself, at the latest %s after the broker is there again", err, l.ttl)
+	case err != nil:
+		return err
+	case errors.Is(report, ErrEnded):
+		return nil
 	}
-	if report != nil && !errors.Is(report, ErrEnded) {
-		return report
+	return report
+}
+
+// giveBack reports the tasks and releases the lease, with patience for a broker that is just being restarted.
+func (l *Lease) giveBack(ctx context.Context) (report, err error) {
+	for until := time.Now().Add(releasePatience); ; {
+		report = l.reporter.flush(ctx)
+		_, err = l.leases.Release(ctx, &api.ReleaseRequest{LeaseId: l.id})
+		err = Describe(fmt.Sprintf("release lease %d", l.id), err)
+		if !errors.Is(err, ErrUnreachable) || l.isOver() || time.Now().After(until) || sleep(ctx, releaseAgain) {
+			return report, err
+		}
 	}
-	return nil
+}
+
+// isOver says whether the broker is known to have ended the lease.
+func (l *Lease) isOver() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.over
 }
 
 // renew keeps the lease alive. A broker that is away is asked again: executors keep working meanwhile.

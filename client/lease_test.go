@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,6 +177,27 @@ func TestLeaseEnds(t *testing.T) {
 	}
 }
 
+// TestReleaseWithoutBroker: a broker that is being restarted is asked again; for one that stays away the error says when the lease ends.
+func TestReleaseWithoutBroker(t *testing.T) {
+	w, c := newWorld(t, reverse)
+	w.dead = 3
+	if err := acquire(t, c, Request{}).Release(t.Context()); err != nil || w.released != 4 {
+		t.Errorf("after %d attempts: %v", w.released, err)
+	}
+	w.dead = 1 << 20
+	began := time.Now()
+	err := acquire(t, c, Request{TTL: 7 * time.Second}).Release(t.Context())
+	if took := time.Since(began); !errors.Is(err, ErrUnreachable) || took > 2*releasePatience {
+		t.Errorf("after %v: %v", took, err)
+	}
+	if want := "it ends by itself, at the latest 7s after the broker is there again"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v does not say: %s", err, want)
+	}
+	w.mu.Lock()
+	w.dead = 0
+	w.mu.Unlock()
+}
+
 func TestReleaseFailsWhatRuns(t *testing.T) {
 	block := make(chan struct{})
 	defer close(block)
@@ -225,6 +247,8 @@ func TestAcquireErrors(t *testing.T) {
 		"unknown":     {codes.Unauthenticated, ErrDenied},
 		"unreachable": {codes.Unavailable, ErrUnreachable},
 		"invalid":     {codes.InvalidArgument, ErrInvalid},
+		"not now":     {codes.Aborted, ErrNotNow},
+		"later":       {codes.Aborted, ErrUnreachable},
 	}
 	w, c := newWorld(t, reverse)
 	for name, test := range tests {

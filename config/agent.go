@@ -89,13 +89,15 @@ type Lend struct {
 
 // LoadAgent reads an agent's file. name, when given, is the node's name and wins over the file's. $GLEANER_BROKER wins over
 // broker.address.
-func LoadAgent(file, name string) (*Agent, error) {
+func LoadAgent(file, name string) (*Agent, error) { return loadAgent(file, name, os.Getenv) }
+
+func loadAgent(file, name string, getenv func(string) string) (*Agent, error) {
 	c := defaultAgent()
 	doc, err := decode(file, c)
 	if err != nil {
 		return nil, err
 	}
-	c.fill(name)
+	c.fill(name, getenv)
 	c.validate(doc)
 	return c, doc.err()
 }
@@ -118,10 +120,10 @@ func defaultAgent() *Agent {
 }
 
 // fill resolves the node's name, %n and the environment.
-func (c *Agent) fill(name string) {
+func (c *Agent) fill(name string, getenv func(string) string) {
 	host, _ := os.Hostname()
 	short, _, _ := strings.Cut(host, ".")
-	for _, candidate := range []string{name, c.Node.Name, os.Getenv("SLURMD_NODENAME"), short} {
+	for _, candidate := range []string{name, c.Node.Name, getenv("SLURMD_NODENAME"), short} {
 		if candidate != "" {
 			c.Node.Name = candidate
 			break
@@ -130,7 +132,7 @@ func (c *Agent) fill(name string) {
 	for _, path := range []*string{&c.Agent.Socket, &c.Agent.RunDir, &c.Agent.StateDir, &c.Launcher.Socket, &c.Images.Socket} {
 		*path = strings.ReplaceAll(*path, "%n", c.Node.Name)
 	}
-	if broker := os.Getenv("GLEANER_BROKER"); broker != "" {
+	if broker := getenv("GLEANER_BROKER"); broker != "" {
 		c.Broker.Address = broker
 	}
 }

@@ -30,7 +30,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Text)
 }
 
-// Check reads file as what its tables show it to be, an agent's or a broker's, and returns every finding, joined.
+// Check reads file as what its tables show it to be, an agent's or a broker's, and returns every finding, joined. It judges the file
+// alone: what the environment of a daemon or caller adds is not there.
 func Check(file string) error {
 	var tables map[string]any
 	text, err := os.ReadFile(file)
@@ -44,7 +45,7 @@ func Check(file string) error {
 		_, err = LoadBroker(file)
 		return err
 	}
-	_, err = LoadAgent(file, "")
+	_, err = loadAgent(file, "", func(string) string { return "" })
 	return err
 }
 

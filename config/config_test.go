@@ -130,12 +130,15 @@ agents = "root"
 
 // A site checks what was installed before it fills it in.
 func TestCheckSamples(t *testing.T) {
-	t.Setenv("GLEANER_BROKER", "")
+	t.Setenv("GLEANER_BROKER", "head:7461") // the caller's, which does not complete the file
 	if err := Check("../contrib/config/broker.toml"); err != nil {
 		t.Error(err)
 	}
 	if err := Check("../contrib/config/agent.toml"); err == nil || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "broker.address: missing") {
 		t.Errorf("got %v, want that broker.address is missing and nothing else", err)
+	}
+	if c, err := LoadAgent("../contrib/config/agent.toml", "n1"); err != nil || c.Broker.Address != "head:7461" {
+		t.Errorf("the agent itself: %v", err)
 	}
 }
 

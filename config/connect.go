@@ -34,7 +34,7 @@ func LoadClient(file string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.fill("client")
+	a.fill("client", os.Getenv)
 	a.TLS.CertFile, a.TLS.KeyFile, a.Identity.TokenFile = "", "", ""
 	if ca := os.Getenv("GLEANER_CA"); ca != "" {
 		a.TLS.CAFile = ca

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -84,19 +86,50 @@ func TestLoading(t *testing.T) {
 		library string
 		change  change
 		kind    fabric.Kind
+		detail  string
 	}{
-		"unknown symbol":      {"functions.so", func(a *wire.Assign) { a.Symbol = "nothing" }, fabric.UnknownSymbol},
-		"not a library":       {"executor", func(*wire.Assign) {}, fabric.LoadFailed},
-		"hanging constructor": {"hang.so", func(*wire.Assign) {}, fabric.LoadFailed},
+		"unknown symbol":      {"functions.so", func(a *wire.Assign) { a.Symbol = "nothing" }, fabric.UnknownSymbol, "no symbol nothing"},
+		"not a library":       {"executor", func(*wire.Assign) {}, fabric.LoadFailed, "no shared library"},
+		"hanging constructor": {"hang.so", func(*wire.Assign) {}, fabric.LoadFailed, ""},
+		"unresolved":          {"unresolved.so", func(a *wire.Assign) { a.Name = "libmine$1.so" }, fabric.LoadFailed, "libmine$1.so: undefined symbol: nobody_has_this"},
+		"nameless":            {"unresolved.so", func(*wire.Assign) {}, fabric.LoadFailed, "the library: undefined symbol: nobody_has_this"},
 	}
 	for name, test := range cases {
 		t.Run(name, func(t *testing.T) {
 			_, err := start(t, test.library, test.change).dial(fabric.Options{})
 			var f *fabric.FunctionError
-			if !errors.As(err, &f) || f.Kind != test.kind || f.Detail == "" {
-				t.Fatalf("got %v, want %v with a detail", err, test.kind)
+			if !errors.As(err, &f) || f.Kind != test.kind || f.Detail == "" || !strings.Contains(f.Detail, test.detail) {
+				t.Fatalf("got %v, want %v with a detail: %s", err, test.kind, test.detail)
 			}
 		})
+	}
+}
+
+// TestEnvironment: a function finds what the user guide says, and nothing else of ours. One process runs the tasks of many callers:
+// which task it is stands nowhere.
+func TestEnvironment(t *testing.T) {
+	c := start(t, "environment.so").connect(fabric.Options{})
+	result := make([]byte, 4096)
+	n, err := c.Invoke(within(t), []byte("x"), result, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]string{}
+	for line := range strings.Lines(string(result[:n])) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		found[name] = value
+	}
+	if want := map[string]string{"GLEANER_LEASE_ID": "7", "GLEANER_JOB_ID": "42", "GLEANER_INSTANCE_ID": "7-1"}; !maps.Equal(found, want) {
+		t.Errorf("found %v, want %v", found, want)
+	}
+	guide, err := os.ReadFile("../docs/user-guide.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range found {
+		if !strings.Contains(string(guide), "`"+name+"`") {
+			t.Errorf("the user guide does not name %s", name)
+		}
 	}
 }
 

@@ -74,6 +74,8 @@ func build() error {
 		exec.Command("cc", worker...), supervisor,
 		exec.Command("cc", "-O1", "-shared", "-fPIC", "-o", dir+"/functions.so", "testdata/functions.c"),
 		exec.Command("cc", "-O1", "-shared", "-fPIC", "-o", dir+"/hang.so", "testdata/hang.c"),
+		exec.Command("cc", "-O1", "-shared", "-fPIC", "-o", dir+"/environment.so", "testdata/environment.c"),
+		exec.Command("cc", "-O1", "-shared", "-fPIC", "-o", dir+"/unresolved.so", "testdata/unresolved.c"),
 		exec.Command("cc", "-O1", "-shared", "-fPIC", "-o", dir+"/calls.so", "testdata/calls.c", "-lpthread"),
 	}
 	for _, c := range commands {

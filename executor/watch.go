@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"regexp"
 	"slices"
 	"time"
 
@@ -87,6 +88,18 @@ func (s *supervisor) fail(e ending) {
 	}
 }
 
+// loaded is the path by which the worker loads the library, and the loader names it.
+var loaded = regexp.MustCompile(`/proc/self/fd/[0-9]+`)
+
+// named puts the library's own name where the loader has the worker's path of it.
+func (s *supervisor) named(text string) string {
+	name := "the library"
+	if s.assign != nil && s.assign.Name != "" {
+		name = s.assign.Name
+	}
+	return loaded.ReplaceAllLiteralString(text, name)
+}
+
 func (s *supervisor) workerSays(m command) {
 	w := s.worker
 	switch m.op {
@@ -102,7 +115,7 @@ func (s *supervisor) workerSays(m command) {
 			}
 		}
 	case opFailed:
-		w.doomed = &ending{kind: m.status, text: m.text}
+		w.doomed = &ending{kind: m.status, text: s.named(m.text)}
 		w.kill()
 	case opAttached:
 		c := s.clients[m.connection]

@@ -191,8 +191,8 @@ func TestRPC(t *testing.T) {
 
 func TestBrokenMunged(t *testing.T) {
 	call := serve(t, loaded(t, filepath.Join(t.TempDir(), "none")))
-	if _, err := call(grpc.WithPerRPCCredentials(fixed("munge MUNGE:abc:"))); status.Code(err) != codes.Unavailable {
-		t.Errorf("got %v, want UNAVAILABLE: it is not the caller's fault", err)
+	if _, err := call(grpc.WithPerRPCCredentials(fixed("munge MUNGE:abc:"))); status.Code(err) != codes.Aborted {
+		t.Errorf("got %v, want ABORTED: it is not the caller's fault", err)
 	}
 }
 

@@ -81,7 +81,7 @@ func authenticate(ctx context.Context, m Method, rpc string) (context.Context, e
 	case errors.Is(err, ErrCredential):
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	case err != nil:
-		return nil, status.Errorf(codes.Unavailable, "broker cannot check credentials: %v", err)
+		return nil, status.Errorf(codes.Aborted, "broker cannot check credentials: %v", err)
 	}
 	return With(ctx, caller), nil
 }

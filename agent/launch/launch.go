@@ -8,6 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -20,6 +22,9 @@ import (
 // way when the connection broke.
 var ErrDown = errors.New("launcher is down")
 
+// ErrDevices is the refusal of a Start that asks for a device file that the launcher does not give. It names the field.
+var ErrDevices = errors.New("devices")
+
 // DownError says why the launcher cannot be asked.
 type DownError struct {
 	Path string // of the launcher's socket
@@ -30,9 +35,25 @@ func (e *DownError) Error() string {
 	return fmt.Sprintf("ask the launcher at %s: %v; is gleaner's launcher running there?", e.Path, e.Err)
 }
 
-// Is recognizes the refusal to start on a node that a gate has shut.
+// Is recognizes the refusal to start on a node that a gate has shut, and that of a device file.
 func (e *RefusedError) Is(target error) bool {
-	return target == launcher.ErrShut && strings.Contains(e.Reason, launcher.ErrShut.Error())
+	return target == launcher.ErrShut && strings.Contains(e.Reason, launcher.ErrShut.Error()) ||
+		target == ErrDevices && strings.HasPrefix(e.Reason, ErrDevices.Error())
+}
+
+// CheckDevice says why no launcher would give a device file. Which of the others it gives is its own word; see ErrDevices.
+func CheckDevice(path string) error {
+	if !strings.HasPrefix(path, "/dev/") || filepath.Clean(path) != path || strings.HasPrefix(path, "/dev/shm") || strings.ContainsAny(path, "*?[\\") {
+		return fmt.Errorf("%s is no device file below /dev", path)
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s does not exist", path)
+	case err == nil && info.Mode()&os.ModeCharDevice == 0:
+		return fmt.Errorf("%s is no character device", path)
+	}
+	return err
 }
 
 // Unwrap gives the cause.

@@ -209,7 +209,7 @@ func (l *Ledger) jobMemory() uint64 {
 
 // free returns what nobody holds and may be lent.
 func (l *Ledger) free() (cores coreset.Set, memory uint64, gpus coreset.Set) {
-	cores, gpus = l.lendable, coreset.Range(0, l.cfg.GPUs)
+	cores, gpus = l.lendable, l.lendableGPUs()
 	used := l.jobMemory() + l.cfg.ReserveMemory
 	for _, h := range l.jobs {
 		gpus = gpus.Minus(h.GPUs.Minus(l.loans[h.Job].GPUs))

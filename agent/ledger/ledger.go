@@ -94,6 +94,7 @@ type Ledger struct {
 	doubts    map[uint32]doubt     // jobs that slurmctld names and nobody has claimed
 	blocked   map[string]string    // cause → why nothing is admitted
 	loans     map[uint32]Loan      // job → what may be lent of its hold
+	withheld  coreset.Set          // GPUs that cannot be lent
 }
 
 // New returns the ledger of a node on which nothing runs.
@@ -247,6 +248,12 @@ func (l *Ledger) Executors() []Executor {
 	slices.SortFunc(list, func(a, b Executor) int { return strings.Compare(a.ID, b.ID) })
 	return list
 }
+
+// Withhold sets the GPUs that cannot be lent, whoever holds them: the node is as if they were not there.
+func (l *Ledger) Withhold(gpus coreset.Set) { l.withheld = gpus.And(coreset.Range(0, l.cfg.GPUs)) }
+
+// lendableGPUs are all but those.
+func (l *Ledger) lendableGPUs() coreset.Set { return coreset.Range(0, l.cfg.GPUs).Minus(l.withheld) }
 
 // Block stops admission for a cause of the caller's ("launcher is gone"); an empty why ends it.
 func (l *Ledger) Block(cause, why string) {

@@ -33,7 +33,7 @@ func (l *Ledger) Lend(job uint32, loan Loan) {
 		delete(l.loans, job)
 		return
 	}
-	loan.Memory, loan.GPUs = min(loan.Memory, h.Memory), loan.GPUs.And(h.GPUs)
+	loan.Memory, loan.GPUs = min(loan.Memory, h.Memory), loan.GPUs.And(h.GPUs).Minus(l.withheld)
 	if l.loans == nil {
 		l.loans = map[uint32]Loan{}
 	}

@@ -121,6 +121,10 @@ func (p *player) play(words []string) []string {
 		return []string{fmt.Sprint(p.l.Settle(p.now))}
 	case "report":
 		return p.report(words[1:])
+	case "withhold":
+		p.l.Withhold(hold.GPUs)
+	case "total":
+		return []string{fmt.Sprint(p.l.Node())}
 	case "free":
 		ok, why := p.l.Admitting(p.now)
 		return []string{fmt.Sprintf("free %v slurm %v leased %v admitting %v %s", p.l.Free(p.now), p.l.Slurm(), p.l.Leased(), ok, why)}

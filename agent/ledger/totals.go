@@ -13,8 +13,8 @@ type Totals struct {
 	GPUs   int
 }
 
-// Node is all that Slurm may allocate here.
-func (l *Ledger) Node() Totals { return Totals{l.cfg.Cores, l.cfg.Memory, l.cfg.GPUs} }
+// Node is all that Slurm may allocate here, but for GPUs that are withheld.
+func (l *Ledger) Node() Totals { return Totals{l.cfg.Cores, l.cfg.Memory, l.lendableGPUs().Len()} }
 
 // Slurm is what jobs hold. A job whose cores are not known counts with the number it is said to have, or as the whole node.
 func (l *Ledger) Slurm() Totals {
@@ -30,7 +30,7 @@ func (l *Ledger) Slurm() Totals {
 		}
 	}
 	cores = cores.And(coreset.Range(0, l.cfg.Cores))
-	gpus = gpus.And(coreset.Range(0, l.cfg.GPUs))
+	gpus = gpus.And(l.lendableGPUs())
 	return Totals{min(cores.Len()+count, l.cfg.Cores), l.allocated(), gpus.Len()}
 }
 

@@ -53,6 +53,7 @@ type Assign struct {
 	Job           uint32        `json:"job"`   // Slurm job the lease belongs to, 0 for none
 	PublicKey     []byte        `json:"public_key"`
 	Symbol        string        `json:"symbol"`
+	Name          string        `json:"name"`   // of the library, for people; "" when not known
 	Digest        []byte        `json:"digest"` // SHA-256 of the library that clients upload
 	CodeBytes     uint64        `json:"code_bytes"`
 	BufferBytes   uint64        `json:"buffer_bytes"` // largest payload in either direction

@@ -27,6 +27,7 @@ type Config struct {
 	Plan    *Plan
 	Acquire func(ctx context.Context) (Lease, error) // called again when a lease was lost through no fault of the tasks
 	Each    func(Item, error)                        // after each task that ended, one at a time, for the progress bar; may be nil
+	Warn    func(error)                              // of what does not change the outcome; may be nil
 	// Patience is how long a map that is under way waits for a broker that has gone away; 0 means not at all.
 	Patience time.Duration
 	// Write puts a result into its file, for several at a time; nil means Write of this package.
@@ -187,8 +188,13 @@ func (r *run) once(ctx context.Context) error {
 	r.summary.Lost += counts.Lost
 	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), ReleaseTimeout)
 	defer cancel()
-	if e := lease.Release(release); e != nil && err == nil && len(left) > 0 {
+	e := lease.Release(release)
+	switch {
+	case e == nil:
+	case err == nil && len(left) > 0:
 		err = e
+	case r.Warn != nil && !errors.Is(e, client.ErrEnded) && !errors.Is(err, client.ErrEnded):
+		r.Warn(e)
 	}
 	return err
 }

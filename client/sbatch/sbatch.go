@@ -258,6 +258,9 @@ func (d *Directives) line(text string) error {
 	if len(c.Options) > 0 || c.Script != "" {
 		return fmt.Errorf("%s: #GLEANER knows --executors, --mem-per-executor, --cores-per-executor, --function and --spin", text)
 	}
+	if err := c.Wish.Check(); err != nil {
+		return err
+	}
 	d.Wish = c.Wish.Or(d.Wish)
 	return nil
 }

@@ -55,16 +55,16 @@ func TestParse(t *testing.T) {
 }
 
 func TestReadDirectives(t *testing.T) {
-	script := "#!/bin/bash\n#SBATCH -n 1 --export=NONE\n#GLEANER --executors=8\n\n#GLEANER --mem-per-executor '1 G' --spin=20us\n# a comment\necho\n#GLEANER --executors 99\n"
+	script := "#!/bin/bash\n#SBATCH -n 1 --export=NONE\n#GLEANER --executors=8\n\n#GLEANER --mem-per-executor '1G' --spin=20us\n# a comment\necho\n#GLEANER --executors 99\n"
 	got, err := ReadDirectives([]byte(script))
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Directives{Wish: Wish{Executors: "8", Memory: "1 G", Spin: "20us"}, Export: "NONE"}
+	want := Directives{Wish: Wish{Executors: "8", Memory: "1G", Spin: "20us"}, Export: "NONE"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	for _, bad := range []string{"#GLEANER --ntasks=3", "#GLEANER --executors", "#GLEANER word", "#GLEANER '"} {
+	for _, bad := range []string{"#GLEANER --ntasks=3", "#GLEANER --executors", "#GLEANER word", "#GLEANER '", "#GLEANER --executors=many", "#GLEANER --mem-per-executor=1X", "#GLEANER --spin=soon"} {
 		if _, err := ReadDirectives([]byte(bad)); err == nil || !strings.HasPrefix(err.Error(), "line 1: ") {
 			t.Errorf("%s: %v", bad, err)
 		}

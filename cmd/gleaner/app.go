@@ -22,7 +22,7 @@ const (
 	exitOK          = 0
 	exitFailed      = 1   // some tasks failed, or the command itself did
 	exitUsage       = 2   // bad arguments or input
-	exitUnreachable = 3   // broker not reachable
+	exitUnreachable = 3   // broker not reachable, or it cannot do this now
 	exitDenied      = 4   // denied, or no node could ever hold it
 	exitLeft        = 5   // the lease ended before all tasks were done; run it again to resume
 	exitInterrupted = 130 // by a signal
@@ -38,6 +38,8 @@ type app struct {
 	output   string
 	broker   string
 	identity string
+
+	awaited string // the last line of await
 }
 
 // exitError carries an exit code of its own.
@@ -102,6 +104,8 @@ func (a *app) finish(ctx context.Context, err error) int {
 // advice says what to do about an error.
 func (a *app) advice(err error) string {
 	switch {
+	case errors.Is(err, client.ErrNotNow): // the error says it all
+		return ""
 	case errors.Is(err, client.ErrUnreachable):
 		return "Is the broker running, and is its address right? It is read from --broker, $GLEANER_BROKER, or broker.address in " + a.confPath() + "."
 	case errors.Is(err, client.ErrNoCapacity):
@@ -130,8 +134,8 @@ Environment: GLEANER_BROKER host:port of the broker; GLEANER_CONF file that name
 agent.toml); GLEANER_CA certificate that signs the broker's; SLURM_JWT the caller's token where identity.method is jwt;
 GLEANER_OUTPUT_MODE text, json or csv; GLEANER_EXECUTORS, GLEANER_MEM_PER_EXECUTOR, GLEANER_CORES_PER_EXECUTOR defaults of map and invoke.
 
-Exit status: 0 all right, 1 some tasks failed, 2 bad arguments or input, 3 broker not reachable, 4 denied or no node could ever
-hold it, 5 the lease ended before all tasks were done, 130 interrupted.`,
+Exit status: 0 all right, 1 some tasks failed, 2 bad arguments or input, 3 broker not reachable or not able
+to now, 4 denied or no node could ever hold it, 5 the lease ended before all tasks were done, 130 interrupted.`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil

@@ -43,6 +43,9 @@ type broker struct {
 
 	mu       sync.Mutex
 	refuse   error
+	keeps    error         // answer to Release
+	slow     time.Duration // until Acquire answers
+	slurm    string        // why slurmctld cannot be read
 	acquired []*api.AcquireRequest
 	released int
 	over     chan struct{}
@@ -65,6 +68,7 @@ func startBroker(t *testing.T) (*broker, string) {
 }
 
 func (b *broker) Acquire(_ context.Context, r *api.AcquireRequest) (*api.Lease, error) {
+	time.Sleep(b.slow)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refuse != nil {
@@ -90,6 +94,9 @@ func (b *broker) Watch(r *api.WatchRequest, stream grpc.ServerStreamingServer[ap
 func (b *broker) Release(context.Context, *api.ReleaseRequest) (*api.Lease, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.keeps != nil {
+		return nil, b.keeps
+	}
 	b.released++
 	return &api.Lease{State: api.LeaseState_ENDED}, nil
 }
@@ -111,12 +118,12 @@ func (b *broker) List(context.Context, *api.ListRequest) (*api.ListResponse, err
 }
 
 func (b *broker) Nodes(context.Context, *api.NodesRequest) (*api.NodesResponse, error) {
-	return &api.NodesResponse{SlurmAsOf: timestamppb.New(someDay), Nodes: []*api.NodeStatus{
+	return &api.NodesResponse{SlurmAsOf: timestamppb.New(someDay), SlurmError: b.slurm, Nodes: []*api.NodeStatus{
 		{Node: "n1", SlurmState: "mixed", Connected: true, Admitting: true, Executors: 2, AgentVersion: "v1",
 			Total: &api.Resources{Cores: 8, MemoryBytes: 16 << 30, Gpus: 2}, Slurm: &api.Resources{Cores: 3, MemoryBytes: 4 << 30, Gpus: 1},
 			Leased: &api.Resources{Cores: 2, MemoryBytes: 1 << 30}, Free: &api.Resources{Cores: 3, MemoryBytes: 10 << 30, Gpus: 1}},
 		{Node: "n2", SlurmState: "drained", Connected: true, WhyNot: "node is drained", Total: &api.Resources{Cores: 128, MemoryBytes: 512 << 30}},
-		{Node: "n3", SlurmState: "idle"},
+		{Node: "n3", SlurmState: "idle", Note: "2 of 2 GPUs not lent: /dev/nvidia0 does not exist"},
 	}}, nil
 }
 
@@ -202,6 +209,12 @@ func TestSnippet(t *testing.T) {
 		t.Fatalf("%+v", got)
 	}
 	golden(t, "slurm-snippet", got.stdout)
+	conf, _, _ := strings.Cut(got.stdout, "# ---- plugstack.conf")
+	lines := regexp.MustCompile(`(?m)^[^#\n].*\n`).FindAllString(conf, -1)
+	readme, err := os.ReadFile("../../README.md")
+	if shown := "```\n" + strings.ReplaceAll(strings.Join(lines, ""), "/opt/gleaner", "/usr/local") + "```\n"; err != nil || !strings.Contains(string(readme), shown) {
+		t.Errorf("README.md does not show these lines for slurm.conf: %s%v", shown, err)
+	}
 }
 
 var seconds = regexp.MustCompile(`in [0-9.]+(µs|ms|s)`)
@@ -289,6 +302,7 @@ func TestExitCodes(t *testing.T) {
 		"denied":              {status.Error(codes.PermissionDenied, "limit max_leases_per_user"), []string{"invoke", library}, exitDenied, "max_leases_per_user"},
 		"never":               {status.Error(codes.FailedPrecondition, "largest node has 8 cores"), []string{"invoke", library}, exitDenied, "gleaner nodes"},
 		"function fails":      {nil, []string{"map", library, "--lines", "testdata/bad.txt", "--out", t.TempDir() + "/{index}"}, exitFailed, ""},
+		"not now":             {status.Error(codes.Aborted, "job_id: whose job"), mapTo(t.TempDir() + "/{index}"), exitUnreachable, "gleaner: acquire a lease: job_id: whose job\n"},
 		"never, map":          {status.Error(codes.FailedPrecondition, "largest node has 8 cores"), mapTo(t.TempDir() + "/{index}"), exitDenied, "gleaner nodes"},
 		"no room for results": {nil, mapTo("/proc/none/{index}"), exitUsage, "result folder"},
 		"input is a folder":   {nil, []string{"map", library, "testdata", "--out", t.TempDir() + "/{name}"}, exitUsage, "testdata/*"},
@@ -314,6 +328,31 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("exit %d, want %d; %s", got.code, test.code, got.stderr)
 			}
 		})
+	}
+}
+
+// TestBrokerHasToAsk: whoever waits for a lease is told at once what for, and the broker's answer is not taken for none.
+func TestBrokerHasToAsk(t *testing.T) {
+	b, address := startBroker(t)
+	b.slow, b.slurm, b.refuse = 3*answerNotice, "connection refused", status.Error(codes.Aborted, "job_id: whose job 77 is cannot be known while slurmctld cannot be read")
+	waits := "gleaner: the broker waits to hear whose job 77 is from slurmctld, which cannot be read: connection refused\n"
+	said := "gleaner: acquire a lease: job_id: whose job 77 is cannot be known while slurmctld cannot be read\n"
+	for _, args := range [][]string{{"map", libc(t) + ":qsort", "app.go", "--out", t.TempDir() + "/{index}"}, {"invoke", libc(t) + ":qsort"}} {
+		got := gleaner(t, map[string]string{"GLEANER_BROKER": address, "SLURM_JOB_ID": "77"}, "", args...)
+		if got.code != exitUnreachable || got.stderr != waits+said {
+			t.Errorf("%s: exit %d, %q", args[0], got.code, got.stderr)
+		}
+	}
+}
+
+// TestLeaseStays: a lease that cannot be given back is no failure of the map, and does not go without a word.
+func TestLeaseStays(t *testing.T) {
+	b, address := startBroker(t)
+	b.keeps = status.Error(codes.Unavailable, "connection refused")
+	got := gleaner(t, map[string]string{"GLEANER_BROKER": address}, "", "map", libc(t)+":qsort", "app.go", "--out", t.TempDir()+"/{index}")
+	want := "gleaner: warning: release lease 42: broker not reachable: connection refused; it ends by itself, at the latest 30s after the broker is there again\n"
+	if got.code != exitOK || got.stderr != want {
+		t.Errorf("exit %d, %q", got.code, got.stderr)
 	}
 }
 

@@ -63,7 +63,9 @@ func (a *app) invoke(ctx context.Context, request client.Request, input []byte) 
 		return nil, err
 	}
 	defer broker.Close()
+	answered := a.await(ctx, broker, request.Job)
 	lease, err := broker.Acquire(ctx, request)
+	answered()
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,9 @@ func (a *app) lend(ctx context.Context, wish sbatch.Wish, f *leaseFlags, path st
 		return err
 	}
 	defer server.Close()
+	answered := a.await(ctx, broker, request.Job)
 	lease, err := broker.Hold(ctx, request, server)
+	answered()
 	if err != nil {
 		return err
 	}

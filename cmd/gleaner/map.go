@@ -140,7 +140,9 @@ func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Requ
 		Plan: plan, FailEmpty: failEmpty, Patience: brokerPatience,
 		Acquire: func(ctx context.Context) (batch.Lease, error) {
 			stop()
+			answered := a.await(ctx, broker, request.Job)
 			lease, err := broker.Acquire(ctx, request)
+			answered()
 			if err != nil {
 				return nil, err
 			}
@@ -150,6 +152,10 @@ func (a *app) execute(ctx context.Context, plan *batch.Plan, request client.Requ
 		Each: func(_ batch.Item, err error) {
 			done++
 			shown.ends(err)
+		},
+		Warn: func(err error) {
+			stop()
+			a.warn(err)
 		},
 	})
 }

@@ -52,6 +52,7 @@ type nodeJSON struct {
 	Connected    bool          `json:"connected"`
 	Admitting    bool          `json:"admitting"`
 	WhyNot       string        `json:"why_not,omitempty"`
+	Note         string        `json:"note,omitempty"`
 	Total        resourcesJSON `json:"total"`
 	Slurm        resourcesJSON `json:"slurm"`
 	Leased       resourcesJSON `json:"leased"`
@@ -72,14 +73,14 @@ func nodeListing(response *api.NodesResponse) listing {
 		header:  []string{"node", "state", "cores", "slurm", "leased", "free", "memory", "slurm", "leased", "free", "exec", "note"},
 		numeric: map[int]bool{2: true, 3: true, 4: true, 5: true, 6: true, 7: true, 8: true, 9: true, 10: true},
 		csvNames: []string{"node", "slurm_state", "connected", "admitting", "cores", "cores_slurm", "cores_leased", "cores_free",
-			"memory_bytes", "memory_bytes_slurm", "memory_bytes_leased", "memory_bytes_free", "gpus", "gpus_slurm", "gpus_leased", "gpus_free", "executors", "why_not"},
+			"memory_bytes", "memory_bytes_slurm", "memory_bytes_leased", "memory_bytes_free", "gpus", "gpus_slurm", "gpus_leased", "gpus_free", "executors", "why_not", "note"},
 	}
 	document := nodesJSON{Schema: "gleaner.nodes/1", SlurmAsOf: rfc3339(response.GetSlurmAsOf()), SlurmError: response.GetSlurmError(), Nodes: []nodeJSON{}}
 	for _, n := range response.GetNodes() {
 		parts := []*api.Resources{n.GetTotal(), n.GetSlurm(), n.GetLeased(), n.GetFree()}
 		l.rows = append(l.rows, nodeRow(n, parts))
 		l.machine = append(l.machine, nodeCSV(n, parts))
-		document.Nodes = append(document.Nodes, nodeJSON{n.GetNode(), n.GetSlurmState(), n.GetConnected(), n.GetAdmitting(), n.GetWhyNot(),
+		document.Nodes = append(document.Nodes, nodeJSON{n.GetNode(), n.GetSlurmState(), n.GetConnected(), n.GetAdmitting(), n.GetWhyNot(), n.GetNote(),
 			resources(parts[0]), resources(parts[1]), resources(parts[2]), resources(parts[3]), n.GetExecutors(), n.GetAgentVersion()})
 	}
 	l.document = document
@@ -98,6 +99,9 @@ func nodeRow(n *api.NodeStatus, parts []*api.Resources) []string {
 	var notes []string
 	if gpus := n.GetTotal().GetGpus(); gpus > 0 {
 		notes = append(notes, fmt.Sprintf("%d of %d GPUs free", n.GetFree().GetGpus(), gpus))
+	}
+	if note := n.GetNote(); note != "" {
+		notes = append(notes, note)
 	}
 	switch {
 	case !n.GetConnected():
@@ -126,7 +130,7 @@ func nodeCSV(n *api.NodeStatus, parts []*api.Resources) []string {
 			cells = append(cells, strconv.FormatUint(get(r), 10))
 		}
 	}
-	return append(cells, fmt.Sprint(n.GetExecutors()), n.GetWhyNot())
+	return append(cells, fmt.Sprint(n.GetExecutors()), n.GetWhyNot(), n.GetNote())
 }
 
 func resources(r *api.Resources) resourcesJSON {

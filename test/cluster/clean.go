@@ -17,7 +17,7 @@ import (
 )
 
 // Clean removes every trace of the cluster of a folder, whatever of it still lives and whatever of the folder is left: its
-// processes, those of its jobs and sandboxes, its cgroups, the mounts below the folder, and the folder.
+// processes, those of its jobs and sandboxes, its cgroups and devices, the mounts below the folder, and the folder.
 func Clean(dir string) error {
 	dir, err := locate(dir)
 	if err != nil {
@@ -41,7 +41,7 @@ func Clean(dir string) error {
 // cleanGrace is short: nothing that the daemons could still save is kept.
 const cleanGrace = 300 * time.Millisecond
 
-// cleanOutside ends the processes and removes the cgroups of a folder's cluster.
+// cleanOutside ends the processes and removes the cgroups and devices of a folder's cluster.
 func cleanOutside(dir string) error {
 	name := clusterName(dir)
 	// Daemons first, so that nothing starts anew; then what they leave: job steps, sandboxes, waiting clients.
@@ -53,6 +53,9 @@ func cleanOutside(dir string) error {
 		return err
 	}
 	left = append(left, endAll(daemonsOf(dir), 0)...)
+	if err := removeGPUs(name); err != nil {
+		return err
+	}
 	if len(left) > 0 {
 		return fmt.Errorf("processes of the cluster in %s do not end: %v", dir, left)
 	}
@@ -73,6 +76,21 @@ func daemonsOf(dir string) []record {
 	return found
 }
 
+// gpusOf finds the devices of a cluster.
+func gpusOf(name string) []string {
+	files, _ := filepath.Glob(gpuPrefix(name) + "*")
+	return files
+}
+
+func removeGPUs(name string) error {
+	for _, file := range gpusOf(name) {
+		if err := os.Remove(file); err != nil {
+			return fmt.Errorf("remove a device of cluster %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 // clientsOf finds commands that wait for the cluster and would wait for ever. A shell that merely has the cluster's environment
 // is left alone.
 func clientsOf(dir string) []record {
@@ -83,7 +101,7 @@ func clientsOf(dir string) []record {
 	})
 }
 
-// Traces lists what is left of the cluster of a folder: processes, cgroups, mounts and files. A test of Down expects none.
+// Traces lists what is left of the cluster of a folder: processes, cgroups, devices, mounts and files. A test of Down expects none.
 func Traces(dir string) []string {
 	var traces []string
 	dir, err := locate(dir)
@@ -98,6 +116,9 @@ func Traces(dir string) []string {
 		for _, pid := range pidsBelow(group) {
 			traces = append(traces, fmt.Sprintf("process %d in %s", pid, group))
 		}
+	}
+	for _, file := range gpusOf(clusterName(dir)) {
+		traces = append(traces, "device "+file)
 	}
 	mounts, _ := mountsBelow(dir)
 	for _, mount := range mounts {

@@ -54,12 +54,15 @@ func (c *Cluster) ownDaemons() []daemon {
 	}}
 	fair := fmt.Sprintf("--fair=%t", c.Mode == Virtual) // the machine has fewer cores than the nodes claim
 	for _, node := range c.NodeNames() {
+		launch := []string{
+			"--socket", c.LaunchSocket(node), "--run-dir", c.RunDir(node), "--libexec", c.lib("libexec", "gleaner"),
+			"--cgroup-parent", c.CgroupParent(), "--node", node, fair, "--agent-uid", strconv.Itoa(int(agentUser().Uid)),
+		}
+		for i := range c.GPUs {
+			launch = append(launch, "--device", c.gpuFile(i))
+		}
 		list = append(list, daemon{
-			role: "launch/" + node, path: c.lib("libexec", "gleaner", "launch"), socket: c.LaunchSocket(node), ours: true,
-			args: []string{
-				"--socket", c.LaunchSocket(node), "--run-dir", c.RunDir(node), "--libexec", c.lib("libexec", "gleaner"),
-				"--cgroup-parent", c.CgroupParent(), "--node", node, fair, "--agent-uid", strconv.Itoa(int(agentUser().Uid)),
-			},
+			role: "launch/" + node, path: c.lib("libexec", "gleaner", "launch"), socket: c.LaunchSocket(node), ours: true, args: launch,
 		}, daemon{
 			role: "agentd/" + node, path: c.passable(c.lib("bin", "gleaner-agentd")), socket: c.AgentSocket(node), ours: true, cred: agentUser(),
 			args: []string{"--config", c.etc("agent-" + node + ".toml")},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +12,7 @@ import (
 
 // writeFiles lays out the cluster's folder.
 func (c *Cluster) writeFiles() error {
-	dirs := []string{"etc", "lib", "log", "proc", "dev", "state", "spool", "rest", "munge", "broker", "run", "agent", "clock", "files"}
+	dirs := []string{"etc", "lib", "log", "proc", "state", "spool", "rest", "munge", "broker", "run", "agent", "clock", "files"}
 	for _, node := range c.NodeNames() {
 		dirs = append(dirs, "spool/"+node, "run/"+node, "agent/"+node, "agent/"+node+"/state")
 	}
@@ -195,17 +194,26 @@ func (c *Cluster) cgroupConf() string {
 	return text
 }
 
+// gpuFiles are the devices of all nodes in Slurm's words.
 func (c *Cluster) gpuFiles() string {
 	if c.GPUs == 1 {
-		return c.path("dev", "gpu0")
+		return c.gpuFile(0)
 	}
-	return fmt.Sprintf("%s[0-%d]", c.path("dev", "gpu"), c.GPUs-1)
+	return fmt.Sprintf("%s[0-%d]", gpuPrefix(c.Name), c.GPUs-1)
 }
 
-// makeGPUs makes device nodes that no driver answers, which is all that Slurm looks at.
+// gpuFile is a device that no driver answers, below /dev: elsewhere the launcher lends none.
+func (c *Cluster) gpuFile(gpu int) string { return fmt.Sprint(gpuPrefix(c.Name), gpu) }
+
+func gpuPrefix(cluster string) string { return "/dev/gleaner-" + cluster + "-gpu" }
+
+// makeGPUs makes device nodes, which is all that Slurm looks at.
 func (c *Cluster) makeGPUs() error {
+	if err := removeGPUs(c.Name); err != nil {
+		return err
+	}
 	for i := range c.GPUs {
-		path := c.path("dev", fmt.Sprintf("gpu%d", i))
+		path := c.gpuFile(i)
 		if err := unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(195, uint32(i)))); err != nil {
 			return fmt.Errorf("make device %s: %w", path, err)
 		}
@@ -243,7 +251,7 @@ func (c *Cluster) agentConf(node string) string {
 	affinity := map[Mode]string{Virtual: "no", Cgroup: "yes"}[c.Mode]
 	var gpus []string
 	for i := range c.GPUs {
-		gpus = append(gpus, fmt.Sprintf("%q", filepath.Join(c.Dir, "dev", fmt.Sprintf("gpu%d", i))))
+		gpus = append(gpus, fmt.Sprintf("%q", c.gpuFile(i)))
 	}
 	certificate := ""
 	if node != "client" {

@@ -98,6 +98,7 @@ var ways = []struct {
 		x.sees(3)
 		x.update(fmt.Sprintf("JobId=%d", j.id), "NumNodes=1")
 		x.lent(full, x.nodes[1])
+		x.settled(x.nodes[0]) // four beside the job; none where the Prolog alone says what it holds, and slurmctld not in time
 		x.signal("look")
 		x.sees(1)
 	}},

@@ -104,7 +104,7 @@ func newTrial(t *testing.T, c *cluster.Cluster, s site) *trial {
 	if err != nil {
 		t.Fatal(err)
 	}
-	x := &trial{T: t, c: c, nodes: c.NodeNames(), dir: dir, look: witness(t, c) + " --out " + dir, site: s}
+	x := &trial{T: t, c: c, nodes: c.NodeNames(), dir: dir, look: witness(t, c) + " --patience 10s --out " + dir, site: s}
 	t.Cleanup(func() {
 		for job := range strings.FieldsSeq(x.run("squeue", "-h", "-o", "%A")) {
 			_, _ = try(c, "scancel", job)
@@ -142,13 +142,50 @@ func (x *trial) lent(executors int, nodes ...string) {
 	for _, node := range nodes {
 		have := 0
 		eventually(x.T, 45*time.Second, fmt.Sprintf("%s has %d executors", node, executors), func() bool {
-			have = len(harvested(x.c, node))
-			return have == executors
+			all := harvested(x.c, node)
+			have = len(all)
+			return have == executors && started(all) == executors
 		}, func() string {
 			said, _ := try(x.c, "gleaner", "nodes")
 			return fmt.Sprintf("it has %d\n%s", have, said)
 		})
 	}
+}
+
+// settled waits until all that a node can lend beside its jobs is lent, and has started.
+func (x *trial) settled(node string) {
+	x.Helper()
+	eventually(x.T, 45*time.Second, "all that "+node+" can lend is lent", func() bool {
+		var list struct {
+			Nodes []struct {
+				Node      string
+				Executors int
+				Free      struct{ Cores int }
+			}
+		}
+		said, err := try(x.c, "gleaner", "nodes", "--output", "json")
+		if err != nil || json.Unmarshal([]byte(said), &list) != nil {
+			return false
+		}
+		for _, n := range list.Nodes {
+			all := harvested(x.c, node)
+			if n.Node == node {
+				return n.Free.Cores == 0 && n.Executors == len(all) && started(all) == len(all)
+			}
+		}
+		return false
+	})
+}
+
+// started counts the executors that have a worker. One that is just starting is alone in a cgroup that may have no bounds yet.
+func started(all map[string][]int) int {
+	n := 0
+	for _, pids := range all {
+		if len(pids) > 1 {
+			n++
+		}
+	}
+	return n
 }
 
 type finding struct {
