@@ -187,8 +187,8 @@ func (b *box) strike() {
 }
 
 const (
-	strikeAlone  = time.Millisecond // for the first strike, before the rest is tried too
-	largeSandbox = 64 << 20         // bytes from which on several sides free its memory
+	strikeAlone  = 4 * time.Millisecond // for the first strike, before the rest is tried too
+	largeSandbox = 64 << 20             // bytes from which on several sides free its memory
 )
 
 // end kills the box, again and again until it is dead; one that is just starting as soon as it has started. The first strike is
@@ -200,8 +200,8 @@ func (b *box) end(ctx context.Context) {
 		return
 	}
 	b.strike()
-	more := b.group.hurry
-	if charged, _ := b.group.memory(); charged >= largeSandbox {
+	b.group.thaw()
+	if b.group.charged() >= largeSandbox {
 		b.group.kill()
 	}
 	for pause := strikeAlone; ; pause = min(2*pause, 50*time.Millisecond) {
@@ -211,8 +211,7 @@ func (b *box) end(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
-			more()
-			more = b.group.kill
+			b.group.kill()
 		}
 	}
 }

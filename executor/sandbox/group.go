@@ -56,8 +56,13 @@ func (g group) cpuNanos() uint64 {
 	return ns
 }
 
+func (g group) charged() uint64 {
+	bytes, _ := fscommon.GetCgroupParamUint(g.dir("memory"), pick("memory.usage_in_bytes", "memory.current"))
+	return bytes
+}
+
 func (g group) memory() (charged, peak uint64) {
-	charged, _ = fscommon.GetCgroupParamUint(g.dir("memory"), pick("memory.usage_in_bytes", "memory.current"))
+	charged = g.charged()
 	peak, _ = fscommon.GetCgroupParamUint(g.dir("memory"), pick("memory.max_usage_in_bytes", "memory.peak")) // memory.peak: Linux 5.19
 	return charged, max(peak, charged)
 }
@@ -74,7 +79,7 @@ func (g group) free() bool {
 	if len(g.pids()) > 0 {
 		return false
 	}
-	if charged, _ := g.memory(); charged <= freeEnough { // also of a cgroup that is gone
+	if g.charged() <= freeEnough { // also of a cgroup that is gone
 		return true
 	}
 	own, _ := fscommon.GetValueByKey(g.dir("memory"), "memory.stat", pick("rss", "anon"))
@@ -88,17 +93,12 @@ func (g group) pids() []int {
 	return pids
 }
 
-// kill ends every process, frozen or throttled ones too. It returns at once; the processes take as long as their memory is large.
-// On v1 processes may be born while it reads the list: the death of the sandbox's first process takes those along.
+// kill ends every process, frozen or throttled ones too: with a tenth of a CPU its memory would be freed ten times as slowly. It returns
+// at once; the processes take as long as their memory is large. Without cgroup.kill processes may be born while it reads the list: the
+// death of the sandbox's first process takes those along.
 func (g group) kill() {
-	pids := g.pids()
-	if cgroups.WriteFile(g.dir("unified"), "cgroup.kill", "1") != nil {
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-	}
-	g.hurry()
-	for _, pid := range pids {
+	for _, pid := range g.pids() {
+		_ = unix.Kill(pid, unix.SIGKILL)
 		var size, resident int // pages
 		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 		_, _ = fmt.Sscan(string(text), &size, &resident)
@@ -106,14 +106,15 @@ func (g group) kill() {
 			go release(pid)
 		}
 	}
-}
-
-// hurry lets a dying sandbox run: awake, with the weight of everybody else, and without quota. Otherwise a tenth of a CPU would free its
-// memory ten times as slowly.
-func (g group) hurry() {
-	_ = cgroups.WriteFile(g.dir("freezer"), pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
+	_ = cgroups.WriteFile(g.dir("unified"), "cgroup.kill", "1") // also what has been born meanwhile
+	g.thaw()
 	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
 	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))
+}
+
+// thaw wakes what is frozen, and lets it die.
+func (g group) thaw() {
+	_ = cgroups.WriteFile(g.dir("freezer"), pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
 }
 
 // release frees a dying process's memory from this side, at the same time as the process does so itself. The kernel refuses it
