@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/agent/coreset"
@@ -13,6 +14,32 @@ import (
 
 // devicesAgain is the time between looks at device files that are not there: drivers make them late.
 const devicesAgain = time.Minute
+
+// companions are the device files that the driver of a GPU needs beside the GPU's own, by what the name of that begins with: for NVIDIA
+// as its container toolkit gives them, for AMD as ROCm's documentation says. Those that a node lacks are left out.
+var companions = []struct {
+	gpu    string
+	beside []string
+}{
+	{"/dev/nvidia", []string{"/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools"}},
+	{"/dev/dri/renderD", []string{"/dev/kfd"}},
+}
+
+// deviceFiles are what an executor with these GPUs is given; there says why a file cannot be.
+func deviceFiles(gpus []string, there func(path string) error) []string {
+	files := slices.Clone(gpus)
+	for _, c := range companions {
+		if !slices.ContainsFunc(gpus, func(path string) bool { return strings.HasPrefix(path, c.gpu) }) {
+			continue
+		}
+		for _, path := range c.beside {
+			if there(path) == nil {
+				files = append(files, path)
+			}
+		}
+	}
+	return files
+}
 
 // devices are the GPUs that the launcher does not give.
 type devices struct {

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,4 +40,27 @@ func TestGPUsThatCannotBeGiven(t *testing.T) {
 	n.up <- false
 	n.up <- true // the launcher was restarted, perhaps with other options
 	n.broker.await(t, "GPU offered again", func(m *api.AgentMessage) bool { return m.GetState().GetFree().GetGpus() == 1 })
+}
+
+// TestDeviceFiles: a GPU comes with what its driver needs beside it, where the node has that.
+func TestDeviceFiles(t *testing.T) {
+	has := func(paths ...string) func(string) error {
+		return func(path string) error {
+			if slices.Contains(paths, path) {
+				return nil
+			}
+			return os.ErrNotExist
+		}
+	}
+	node := has("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/kfd")
+	for _, test := range []struct{ gpus, want []string }{
+		{nil, nil},
+		{[]string{"/dev/nvidia0", "/dev/nvidia3"}, []string{"/dev/nvidia0", "/dev/nvidia3", "/dev/nvidiactl", "/dev/nvidia-uvm"}},
+		{[]string{"/dev/dri/renderD128"}, []string{"/dev/dri/renderD128", "/dev/kfd"}},
+		{[]string{"/dev/gleaner-c1-gpu0"}, []string{"/dev/gleaner-c1-gpu0"}},
+	} {
+		if got := deviceFiles(test.gpus, node); !slices.Equal(got, test.want) {
+			t.Errorf("%v comes with %v, want %v", test.gpus, got, test.want)
+		}
+	}
 }

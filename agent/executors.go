@@ -212,6 +212,7 @@ func (l *loop) spec(s *api.Start, held ledger.Executor) launcher.Spec {
 	for _, gpu := range held.GPUs.Numbers() {
 		spec.Devices = append(spec.Devices, l.cfg.Devices[gpu])
 	}
+	spec.Devices = deviceFiles(spec.Devices, launch.CheckDevice)
 	return spec
 }
 
