@@ -295,8 +295,8 @@ func (m *Manager) Resize(_ context.Context, spec launcher.Spec) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	old := b.memo.Spec
-	if old.UID != spec.UID || old.GID != spec.GID || !slices.Equal(old.Groups, spec.Groups) || len(old.Devices)+len(spec.Devices)+len(old.Binds)+len(spec.Binds) > 0 {
-		return fmt.Errorf("resize sandbox %s: user, groups, devices and binds cannot be changed", b.id)
+	if old.UID != spec.UID || old.GID != spec.GID || !slices.Equal(old.Groups, spec.Groups) || len(old.Devices)+len(spec.Devices)+len(old.Binds)+len(spec.Binds)+len(old.Image)+len(spec.Image) > 0 {
+		return fmt.Errorf("resize sandbox %s: user, groups, devices, binds and image cannot be changed", b.id)
 	}
 	next := launcher.Sandbox{ID: b.id, Spec: spec, Started: time.Now(), CPUNanos: b.group.cpuNanos()}
 	config := b.container.Config()
@@ -304,25 +304,22 @@ func (m *Manager) Resize(_ context.Context, spec launcher.Spec) error {
 	group.Resources = resources(spec, group.Resources.Devices)
 	group.SkipDevices = true // their rules stay
 	config.Cgroups, config.Labels = &group, labels(next)
-	if err := errors.Join(b.container.Set(config), b.growTmp(spec.TmpBytes)); err != nil {
+	// Nothing but the setup can mount anything in a sandbox, so that /tmp and /dev/shm lead where they led then: without an image, whose links
+	// could lead to the host's, and while the process lives, as Set has seen.
+	err = b.container.Set(config)
+	for _, dir := range []string{"/tmp", "/dev/shm"} {
+		fd := -1
+		if err == nil {
+			fd, err = unix.Fspick(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/root%s", b.pid, dir), unix.FSPICK_CLOEXEC|unix.FSPICK_NO_AUTOMOUNT|unix.FSPICK_SYMLINK_NOFOLLOW)
+		}
+		if err == nil {
+			err = errors.Join(unix.FsconfigSetString(fd, "size", strconv.FormatInt(spec.TmpBytes, 10)), unix.FsconfigReconfigure(fd), unix.Close(fd))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("resize sandbox %s: %w", b.id, err)
 	}
 	b.memo = next
-	return nil
-}
-
-// growTmp sizes /tmp and /dev/shm. Nothing but the setup can mount anything in a sandbox, so that the paths lead where they led then.
-func (b *box) growTmp(bytes int64) error {
-	for _, dir := range []string{"/tmp", "/dev/shm"} {
-		path := fmt.Sprintf("/proc/%d/root%s", b.pid, dir)
-		fd, err := unix.Fspick(unix.AT_FDCWD, path, unix.FSPICK_CLOEXEC|unix.FSPICK_NO_AUTOMOUNT)
-		if err == nil {
-			err = errors.Join(unix.FsconfigSetString(fd, "size", strconv.FormatInt(bytes, 10)), unix.FsconfigReconfigure(fd), unix.Close(fd))
-		}
-		if err != nil {
-			return &os.PathError{Op: "resize", Path: path, Err: err}
-		}
-	}
 	return nil
 }
 

@@ -7,7 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
+
+	"github.com/gleaner-hpc/gleaner/api/launcher"
 )
 
 // TestResize reads the new limits where the kernel keeps them, also after another Manager has taken over.
@@ -45,5 +48,26 @@ func TestResize(t *testing.T) {
 	s.Groups = nil
 	if err := m.Resize(t.Context(), s); err == nil || !strings.Contains(err.Error(), "cannot be changed") {
 		t.Errorf("other groups: %v", err)
+	}
+}
+
+// TestResizeRefused: links of an image's could lead to file systems of the host's.
+func TestResizeRefused(t *testing.T) {
+	m := &Manager{boxes: map[string]*box{}}
+	s := spec("resize-1")
+	b := m.newBox(launcher.Sandbox{ID: s.ID, Spec: s})
+	b.container = &libcontainer.Container{}
+	close(b.ready)
+	m.boxes[s.ID] = b
+	image := s
+	image.Image = strings.Repeat("0", 64)
+	if err := m.Resize(t.Context(), image); err == nil || !strings.Contains(err.Error(), "cannot be changed") {
+		t.Errorf("to an image: %v", err)
+	}
+	b.memo.Spec = image
+	for _, want := range []launcher.Spec{s, image} {
+		if err := m.Resize(t.Context(), want); err == nil || !strings.Contains(err.Error(), "cannot be changed") {
+			t.Errorf("of an image: %v", err)
+		}
 	}
 }

@@ -130,15 +130,17 @@ func claim(cfg Config) (*Manager, error) {
 	if err := errors.Join(validate(cfg), Supported()); err != nil {
 		return nil, err
 	}
+	// The run directory is not ours alone: its mode is its owner's matter. The states are shut: everybody may write to the fifo that
+	// libcontainer makes there, and could hold up a start for ever.
 	for _, dir := range []struct {
 		path     string
 		mode     os.FileMode
 		uid, gid int
 	}{
-		{cfg.RunDir, 0o755, -1, -1}, {m.at("launch"), 0o711, 0, 0}, {m.states(""), 0o711, 0, 0}, {m.selves(""), 0o711, 0, 0}, {m.binds(""), 0o700, 0, 0},
+		{m.at("launch"), 0o711, 0, 0}, {m.states(""), 0o700, 0, 0}, {m.selves(""), 0o711, 0, 0}, {m.binds(""), 0o700, 0, 0},
 		{filepath.Dir(m.agentDir()), 0o710, 0, cfg.AgentGID}, {m.agentDir(), 0o755, cfg.AgentUID, cfg.AgentGID},
 	} {
-		if err := errors.Join(os.MkdirAll(dir.path, dir.mode), os.Chown(dir.path, dir.uid, dir.gid)); err != nil {
+		if err := errors.Join(os.MkdirAll(cfg.RunDir, 0o755), os.MkdirAll(dir.path, dir.mode), os.Chown(dir.path, dir.uid, dir.gid), os.Chmod(dir.path, dir.mode)); err != nil {
 			return nil, fmt.Errorf("make run directory: %w", err)
 		}
 	}

@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -369,6 +370,24 @@ func TestCleanUp(t *testing.T) {
 		var status unix.WaitStatus
 		if _, err := unix.Wait4(pid, &status, 0, nil); err != nil || status.Signal() != unix.SIGKILL {
 			t.Errorf("process %d: %v, %v", pid, status, err)
+		}
+	}
+}
+
+// TestStateIsShut: nobody but root comes to the fifo that libcontainer makes for everybody in a sandbox's state folder.
+// A writer of it would hold up the start for ever.
+func TestStateIsShut(t *testing.T) {
+	cfg := testConfig(t, "sleep")
+	if err := os.MkdirAll(filepath.Join(cfg.RunDir, "launch/sandboxes"), 0o711); err != nil { // as an earlier launcher made it
+		t.Fatal(err)
+	}
+	m := newManager(t, cfg)
+	s := spec("state-1")
+	mustStart(t, m, s)
+	for _, path := range []string{m.states(s.ID), m.states(s.ID) + "/passwd", m.states(s.ID) + "/exec.fifo"} {
+		if f, _, err := openAs(s, path); !errors.Is(err, unix.EACCES) {
+			t.Errorf("%s: %v, want %v", path, err, unix.EACCES)
+			_ = f.Close()
 		}
 	}
 }
