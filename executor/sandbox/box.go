@@ -187,15 +187,18 @@ func (b *box) strike() {
 }
 
 const (
-	strikeAlone  = 4 * time.Millisecond // for the first strike, before the rest is tried too
-	largeSandbox = 64 << 20             // bytes from which on several sides free its memory
+	startAlone   = 200 * time.Millisecond // for a start to be over, before what has come into its cgroup by then is killed
+	strikeAlone  = 4 * time.Millisecond   // for the first strike, before the rest is tried too
+	largeSandbox = 64 << 20               // bytes from which on several sides free its memory
 )
 
-// end kills the box, again and again until it is dead; one that is just starting as soon as it has started. The first strike is
+// end kills the box, again and again until it is dead; one that is just starting as soon as it has started, or when that takes long: its user
+// may have stopped it from outside. The first strike is
 // enough for most: what else can be done costs CPUs that the dying need, and comes when they are not dead soon, or are large.
 func (b *box) end(ctx context.Context) {
 	select {
 	case <-b.ready:
+	case <-time.After(startAlone):
 	case <-ctx.Done():
 		return
 	}

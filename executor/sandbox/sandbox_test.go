@@ -391,3 +391,29 @@ func TestStateIsShut(t *testing.T) {
 		}
 	}
 }
+
+// TestKillOfAStartThatHangs: the sandbox's user may signal its process from outside before the executor runs, and stop it there.
+func TestKillOfAStartThatHangs(t *testing.T) {
+	m := newManager(t, testConfig(t, "sleep"))
+	s := spec("hang-1")
+	over := make(chan error, 1)
+	go func() {
+		_, err := m.Start(t.Context(), s)
+		over <- err
+	}()
+	await(t, "the first process", func() bool { return len(m.group(s.ID).pids()) > 0 })
+	for _, pid := range m.group(s.ID).pids() {
+		_ = unix.Kill(pid, unix.SIGSTOP)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if left, err := m.Kill(ctx, s.ID); len(left) > 0 || err != nil {
+		t.Errorf("kill: %v, %v", left, err)
+		for _, pid := range m.group(s.ID).pids() {
+			_ = unix.Kill(pid, unix.SIGCONT)
+		}
+	}
+	if err := <-over; err == nil {
+		exit(t, m, s.ID) // stopped only after it had started
+	}
+}
