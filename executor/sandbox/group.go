@@ -97,16 +97,16 @@ func (g group) pids() []int {
 // at once; the processes take as long as their memory is large. Without cgroup.kill processes may be born while it reads the list: the
 // death of the sandbox's first process takes those along.
 func (g group) kill() {
-	for _, pid := range g.pids() {
-		_ = unix.Kill(pid, unix.SIGKILL)
-		var size, resident int // pages
+	pids, whole := g.pids(), cgroups.WriteFile(g.dir("unified"), "cgroup.kill", "1") == nil
+	for _, pid := range pids {
+		_ = whole || unix.Kill(pid, unix.SIGKILL) == nil // by number, which may be another's by now, only where that is all there is
+		var size, resident int                           // pages
 		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 		_, _ = fmt.Sscan(string(text), &size, &resident)
 		if resident*os.Getpagesize() >= largeSandbox {
 			go release(pid)
 		}
 	}
-	_ = cgroups.WriteFile(g.dir("unified"), "cgroup.kill", "1") // also what has been born meanwhile
 	g.thaw()
 	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
 	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))

@@ -102,6 +102,7 @@ func New(cfg Config) (*Manager, error) {
 		m.Close()
 		return nil, err
 	}
+	m.rush(0) // the one before may have been killed while it killed
 	return m, nil
 }
 
@@ -295,7 +296,7 @@ func (m *Manager) started(id string) (*box, error) {
 // those that remain. Ids that do not exist count as ended.
 func (m *Manager) Kill(ctx context.Context, ids ...string) (remaining []string, err error) {
 	var boxes []*box
-	for _, id := range ids {
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(ids))) {
 		if b := m.find(id); b != nil {
 			b.strike()
 			boxes = append(boxes, b)
