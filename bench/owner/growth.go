@@ -58,7 +58,7 @@ type GrowthResult struct {
 	Limit      uint64        `json:"limit_bytes"`          // of the job's cgroup; far above the allocation where Slurm does not constrain it
 	Borrowed   uint64        `json:"least_borrowed_bytes"` // in any round
 	Killed     uint64        `json:"oom_kills"`            // of anything on the machine while the job grew
-	Reclaimed  uint64        `json:"direct_reclaims"`      // of the machine while the job grew: times that somebody had to free memory to get some
+	Hits       uint64        `json:"limits_hit"`           // while the job grew: that somebody had to free memory to get some, on the machine or in the job's cgroups
 	Invalid    []string      `json:"invalid_rounds"`       // why
 	Figures    []*Figure     `json:"figures"`
 }
@@ -109,6 +109,9 @@ func (g Growth) rounds(ctx context.Context, j *growing, r *GrowthResult) error {
 		return err
 	}
 	r.Allocation = node.GetSlurm().GetMemoryBytes()
+	if _, err := g.grow(j, &GrowthResult{Allocation: r.Allocation}, course{}); err != nil { // the first warms up
+		return err
+	}
 	for round := range g.Rounds {
 		if g.Progress != nil {
 			fmt.Fprintf(g.Progress, "measuring: growth %d of %d\n", round+1, g.Rounds)
@@ -185,14 +188,12 @@ type growth struct {
 
 // grow has the job grow to nearly its allocation and let go again, watched by the cgroup file system alone.
 func (g Growth) grow(j *growing, r *GrowthResult, c course) (growth, error) {
-	var before vmstat
-	before.read()
+	before := short(j.folder)
 	w := watch(j.folder, holders(cgroupRoot, g.CgroupParent, g.Node, c.each/2))
 	answer, err := j.Ask(strconv.FormatUint(r.Allocation-min(r.Allocation, j.base+lastStep), 10))
 	c.looks = w.end(giveUp)
-	var after vmstat
-	after.read()
-	r.Killed, r.Reclaimed = r.Killed+after.kills-before.kills, r.Reclaimed+after.reclaims-before.reclaims
+	after := short(j.folder)
+	r.Killed, r.Hits = r.Killed+after.kills-before.kills, r.Hits+max(after.hits, before.hits)-before.hits // a job that was killed has no cgroup left
 	if err != nil {
 		return growth{}, fmt.Errorf("the job did not survive its growth (%d kills for lack of memory): %w", after.kills-before.kills, err)
 	}

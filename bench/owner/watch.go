@@ -115,19 +115,28 @@ func monotonic() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// vmstat counts what happened on the machine since it started.
-type vmstat struct{ kills, reclaims uint64 }
+// shortage counts what happened for lack of memory since the machine started.
+type shortage struct {
+	kills uint64 // of anything on the machine
+	hits  uint64 // that somebody had to free memory to get some: on the machine, or in a cgroup above the job's
+}
 
-func (v *vmstat) read() {
+func short(job string) shortage {
+	var s shortage
 	text, _ := os.ReadFile("/proc/vmstat")
 	for line := range strings.Lines(string(text)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		n, _ := strconv.ParseUint(value, 10, 64)
 		switch {
 		case key == "oom_kill":
-			v.kills = n
+			s.kills = n
 		case strings.HasPrefix(key, "allocstall_"):
-			v.reclaims += n
+			s.hits += n
 		}
 	}
+	for ; len(job) > len(cgroupRoot); job = filepath.Dir(job) {
+		hits, _ := amount(job, [2]string{"memory.failcnt"}) // v1 alone has it
+		s.hits += hits
+	}
+	return s
 }
