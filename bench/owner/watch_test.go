@@ -46,3 +46,19 @@ func TestWatch(t *testing.T) {
 		t.Errorf("the last look: %+v", last)
 	}
 }
+
+func TestJobFolder(t *testing.T) {
+	tests := map[string]struct{ text, want string }{
+		"v1":      {"9:memory:/slurm_n1/uid_0/job_3/step_0/task_0\n1:cpu:/slurm_n1/uid_0/job_3\n0::/\n", "/sys/fs/cgroup/memory/slurm_n1/uid_0/job_3"},
+		"v2":      {"0::/system.slice/n1_slurmstepd.scope/job_3/step_0/user/task_0\n", "/sys/fs/cgroup/system.slice/n1_slurmstepd.scope/job_3"},
+		"no step": {"0::/user.slice/session-1.scope\n", ""},
+		"nothing": {"", ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := jobFolder(test.text); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
