@@ -75,6 +75,7 @@ const (
 func Grow(ctx context.Context, g Growth) (*GrowthResult, error) {
 	r := &GrowthResult{Schema: GrowthSchema, Time: time.Now().UTC(), Node: g.Node, Policy: g.Policy, Rate: g.Rate, Invalid: []string{}, Figures: []*Figure{
 		{Name: "step", What: "longest step of 1 MiB", Bound: Bound{Max: 50}},
+		{Name: "step_at", What: "when it began, from the growth's beginning"},
 		{Name: "behind", What: "furthest behind the schedule"},
 		{Name: "back", What: "lent memory back", Bound: Bound{Max: 200}},
 		{Name: "past", What: "of it after the job's need, negative: before"},
@@ -97,7 +98,7 @@ func Grow(ctx context.Context, g Growth) (*GrowthResult, error) {
 
 // rounds takes growths with and without executors in turns.
 func (g Growth) rounds(ctx context.Context, j *growing, r *GrowthResult) error {
-	var with, without [4][]time.Duration
+	var with, without [5][]time.Duration
 	defer func() {
 		for i, f := range r.Figures {
 			f.Measured, f.Baseline = bench.Summarize(with[i]), bench.Summarize(without[i])
@@ -120,7 +121,9 @@ func (g Growth) rounds(ctx context.Context, j *growing, r *GrowthResult) error {
 		if err != nil {
 			return err
 		}
-		without[0], without[1] = append(without[0], alone.longest), append(without[1], alone.behind)
+		for i, d := range alone.costs {
+			without[i] = append(without[i], d)
+		}
 		beside, why, err := g.beside(ctx, j, r)
 		if err != nil {
 			return err
@@ -133,7 +136,7 @@ func (g Growth) rounds(ctx context.Context, j *growing, r *GrowthResult) error {
 			r.Invalid = append(r.Invalid, why)
 			continue
 		}
-		for i, d := range [4]time.Duration{beside.longest, beside.behind, late, past} {
+		for i, d := range append(beside.costs[:], late, past) {
 			with[i] = append(with[i], d)
 		}
 	}
@@ -183,7 +186,7 @@ func (g Growth) beside(ctx context.Context, j *growing, r *GrowthResult) (done g
 // growth is one, and what it cost the job by the job's own clock.
 type growth struct {
 	course
-	longest, behind time.Duration
+	costs [3]time.Duration // longest step, when it began, how far behind the job fell
 }
 
 // grow has the job grow to nearly its allocation and let go again, watched by the cgroup file system alone.
@@ -200,6 +203,7 @@ func (g Growth) grow(j *growing, r *GrowthResult, c course) (growth, error) {
 	var told struct {
 		Began   int64 `json:"began_ns"`
 		Longest int64 `json:"longest_step_ns"`
+		When    int64 `json:"longest_step_at_ns"`
 		Behind  int64 `json:"behind_ns"`
 	}
 	if err := json.Unmarshal([]byte(answer), &told); err != nil {
@@ -207,7 +211,7 @@ func (g Growth) grow(j *growing, r *GrowthResult, c course) (growth, error) {
 	}
 	c.began = time.Duration(told.Began)
 	_, err = j.Ask("0")
-	return growth{c, time.Duration(told.Longest), time.Duration(told.Behind)}, err
+	return growth{c, [3]time.Duration{time.Duration(told.Longest), time.Duration(told.When), time.Duration(told.Behind)}}, err
 }
 
 // lendable waits until the node lends a good part of the job's memory, and no more than before.
