@@ -5,21 +5,18 @@
 package neighbour
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os/exec"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/gleaner-hpc/gleaner/bench"
+	"github.com/gleaner-hpc/gleaner/bench/program"
 )
 
 // Schema is the version of the document.
@@ -89,11 +86,11 @@ func Run(ctx context.Context, c Config) (*Result, error) {
 			c.Progress(fmt.Sprintf("host %s beside function %s, %d pairs", kind, function, c.Pairs))
 			cell, err := c.cell(ctx, h, kind, function)
 			if err != nil {
-				return r, errors.Join(err, h.end())
+				return r, errors.Join(err, h.End())
 			}
 			r.Cells = append(r.Cells, cell)
 		}
-		if err := h.end(); err != nil {
+		if err := h.End(); err != nil {
 			return r, err
 		}
 	}
@@ -184,60 +181,30 @@ func (c Config) beside(ctx context.Context, h *host, function string, cell *Cell
 }
 
 // host is the program that runs.
-type host struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
-	stdout *bufio.Reader
-	stderr *strings.Builder
-}
+type host struct{ *program.Program }
 
 // startHost starts the program and waits until it knows its work.
 func startHost(ctx context.Context, c Config, kind string) (*host, error) {
-	args := append(slices.Clone(c.Host), kind, strconv.FormatInt(c.Work.Milliseconds(), 10))
-	h := &host{cmd: exec.CommandContext(ctx, args[0], args[1:]...), stderr: &strings.Builder{}} //nolint:gosec // the caller's command
-	h.cmd.Stderr = h.stderr
-	var err error
-	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	stdout, err := h.cmd.StdoutPipe()
+	p, _, err := program.Start(ctx, "the host's program", append(slices.Clone(c.Host), kind, strconv.FormatInt(c.Work.Milliseconds(), 10))...)
 	if err != nil {
 		return nil, err
 	}
-	h.stdout = bufio.NewReader(stdout)
-	if err := h.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the host's program: %w", err)
-	}
-	line, err := h.stdout.ReadString('\n')
-	if err != nil || !strings.HasPrefix(line, "ready ") {
-		return nil, errors.Join(fmt.Errorf("the host's program says %q", line), h.end())
-	}
+	h := &host{p}
 	if _, err := h.run(); err != nil { // the first run warms up
-		return nil, errors.Join(err, h.end())
+		return nil, errors.Join(err, h.End())
 	}
 	return h, nil
 }
 
 // run has the program do its work once; it measures by its own clock.
 func (h *host) run() (time.Duration, error) {
-	if _, err := io.WriteString(h.stdin, "run\n"); err != nil {
-		return 0, fmt.Errorf("tell the host's program: %w", err)
-	}
-	line, err := h.stdout.ReadString('\n')
+	answer, err := h.Ask("run")
 	if err != nil {
-		return 0, fmt.Errorf("the host's program ended: %w", err)
+		return 0, err
 	}
-	ns, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+	ns, err := strconv.ParseInt(answer, 10, 64)
 	if err != nil || ns < 1 {
-		return 0, fmt.Errorf("the host's program says %q, want nanoseconds", line)
+		return 0, fmt.Errorf("the host's program says %q, want nanoseconds", answer)
 	}
 	return time.Duration(ns), nil
-}
-
-func (h *host) end() error {
-	_ = h.stdin.Close()
-	if err := h.cmd.Wait(); err != nil {
-		return fmt.Errorf("the host's program: %w %s", err, h.stderr)
-	}
-	return nil
 }

@@ -64,7 +64,7 @@ func TestFailures(t *testing.T) {
 	}{
 		"host refuses":     {"echo no such kind >&2; exit 2\n", nil, nil, "no such kind"},
 		"host dies":        {"echo ready 1\nread -r line; echo 1000\nread -r line; echo no space >&2; exit 1\n", make([]byte, 8), nil, "the host's program ended"},
-		"host babbles":     {"echo ready 1\nwhile read -r line; do echo soon; done\n", make([]byte, 8), nil, `says "soon\n"`},
+		"host babbles":     {"echo ready 1\nwhile read -r line; do echo soon; done\n", make([]byte, 8), nil, `says "soon"`},
 		"function refuses": {fine, nil, nil, "cannot do its work"},
 		"invocation fails": {fine, nil, errors.New("lease ended"), "lease ended"},
 	}

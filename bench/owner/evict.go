@@ -1,7 +1,7 @@
 // Package owner measures what a job's start costs on a node that lends: the gate's round trip with nothing and with much to evict,
-// what force takes when the agent hangs, what an idle agent costs, and what srun's user waits. It speaks the gate's own protocol and
-// asks for executors as any client does; it runs as root on the node, whose executors it evicts. Each figure stands beside a baseline
-// that was measured in turns with it. It is called by 'gleaner bench'.
+// what force takes when the agent hangs, what an idle agent costs, what srun's user waits, and what a job feels that grows into memory
+// which it has lent. It speaks the gate's own protocol and asks for executors as any client does; it runs as root on the node, whose
+// executors it evicts. Each figure stands beside a baseline that was measured in turns with it. It is called by 'gleaner bench'.
 package owner
 
 import (

@@ -12,6 +12,9 @@ import (
 // returnTime is how long evicted executors may take to be replaced.
 const returnTime = time.Minute
 
+// executorsOwn is what an executor may use beside what it is told to hold.
+const executorsOwn = 64 << 20
+
 // harvest is a lease whose executors fill the node, and come back after each eviction.
 type harvest struct {
 	lease     *client.Lease
@@ -24,7 +27,7 @@ type harvest struct {
 func acquire(ctx context.Context, c *client.Client, f *client.Function, executors int, resident uint64) (*harvest, error) {
 	each := resident / uint64(executors)
 	lease, err := c.Acquire(ctx, client.Request{
-		Function: f, Executors: executors, Memory: each + 64<<20, Buffer: 4 << 10, Tasks: client.TaskOptions{Depth: 1},
+		Function: f, Executors: executors, Memory: each + executorsOwn, Buffer: 4 << 10, Tasks: client.TaskOptions{Depth: 1},
 	})
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ func (a *app) benchCommand() *cobra.Command {
 }
 
 func (a *app) benchCommands() []*cobra.Command {
-	return []*cobra.Command{a.benchEvictCommand(), a.benchJobStartCommand(), a.benchInvokeCommand(), a.benchColdCommand(), a.benchSimulateCommand(), a.benchNeighbourCommand(), a.benchChildCommand()}
+	return []*cobra.Command{a.benchEvictCommand(), a.benchJobStartCommand(), a.benchInvokeCommand(), a.benchColdCommand(), a.benchSimulateCommand(), a.benchNeighbourCommand(), a.benchGrowthCommand(), a.benchChildCommand()}
 }
 
 // writeDocument puts a measurement's document into a file; "" means none.

@@ -58,15 +58,8 @@ func (a *app) benchEvict(ctx context.Context, cfg owner.Config, function, out st
 	if os.Geteuid() != 0 {
 		return usage("bench evict speaks to the agent as slurmstepd does: run it as root on the node")
 	}
-	if cfg.Node == "" || cfg.Socket == "" {
-		file, err := config.LoadAgent(a.confPath(), cfg.Node)
-		if err != nil {
-			return &exitError{exitUsage, err}
-		}
-		cfg.Node = file.Node.Name
-		if cfg.Socket == "" {
-			cfg.Socket = file.Agent.Socket
-		}
+	if err := a.thisNode(&cfg.Node, &cfg.Socket); err != nil {
+		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -90,6 +83,22 @@ func (a *app) benchEvict(ctx context.Context, cfg owner.Config, function, out st
 		}
 	}
 	return err
+}
+
+// thisNode fills in what is empty from agent.toml.
+func (a *app) thisNode(name, socket *string) error {
+	if *name != "" && *socket != "" {
+		return nil
+	}
+	file, err := config.LoadAgent(a.confPath(), *name)
+	if err != nil {
+		return &exitError{exitUsage, err}
+	}
+	*name = file.Node.Name
+	if *socket == "" {
+		*socket = file.Agent.Socket
+	}
+	return nil
 }
 
 func evictListing(r *owner.Result) listing {
