@@ -56,7 +56,7 @@ func TestReadyPaths(t *testing.T) {
 func TestClaims(t *testing.T) {
 	n := newNode(t)
 	n.start()
-	n.ready("7-1", 4, 1024) // cores 4-7
+	low := n.ready("7-1", 4, 1024) // cores 4-7
 	n.ready("7-2", 2, 1024)
 	// Room is left: nobody goes.
 	if f := n.claim(100, "0-1", 1024, gate.Done); f.Evicted != 0 {
@@ -65,6 +65,9 @@ func TestClaims(t *testing.T) {
 	// Exactly the one on its cores goes, and the broker learns why.
 	if f := n.claim(101, "5", 512, gate.Done); f.Evicted != 1 || n.sandbox("7-1") != nil || n.sandbox("7-2") == nil {
 		t.Errorf("evicted %d; left %s", f.Evicted, n.describe())
+	}
+	if f, err := low.hear(); err == nil { // a job waits for its end
+		t.Errorf("executor hears %+v", f)
 	}
 	c := n.broker.await(t, "claim", func(m *api.AgentMessage) bool { return m.GetClaim().GetJobId() == 101 })
 	if c.GetRecord() == 0 || !c.GetClaim().GetComplete() || !slices.Equal(c.GetClaim().GetEvicted(), []string{"7-1"}) || c.GetClaim().GetMemoryBytes() != 1<<30 {

@@ -223,7 +223,6 @@ func (s *supervisor) sayPrepared() {
 	}
 	_ = s.agent.SetWriteDeadline(time.Now().Add(writeTimeout))
 	_ = jsonframe.Write(s.agent, wire.FromExecutor{Prepared: &wire.Prepared{}})
-	lighten()
 }
 
 // unfit tells the agent that the assignment cannot be served.

@@ -127,7 +127,6 @@ func (s *supervisor) workerSays(m command) {
 			return
 		}
 		c.send(control.Attach{Key: m.key, Base: m.base, Address: m.address}.Encode(control.TypeAttached))
-		lighten()
 	case opFabric:
 		w.opened = true
 		if w.loading && !w.serving {
