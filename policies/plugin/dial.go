@@ -17,6 +17,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/gleaner-hpc/gleaner/api"
 	"github.com/gleaner-hpc/gleaner/policies"
@@ -214,10 +216,13 @@ func (p *Plugin) Evict(ctx context.Context, o policies.Overlap, executors []poli
 	return answer.GetIds(), nil
 }
 
-// asked says that the answer is late rather than how gRPC puts it.
+// asked says that the answer is late rather than how gRPC puts it; gRPC may find the deadline past before the context does.
 func asked(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if status.Code(err) == codes.DeadlineExceeded {
+		return context.DeadlineExceeded
 	}
 	return fmt.Errorf("ask the policy's process: %w", err)
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
 	"github.com/gleaner-hpc/gleaner/policies"
@@ -186,6 +188,13 @@ func TestHangs(t *testing.T) {
 	}
 	if _, err := p.Place(context.Background(), policies.Request{}, nil); err != nil {
 		t.Errorf("one question that hangs holds up others: %v", err)
+	}
+}
+
+// TestLateForTheOtherSide is what a slow machine shows: the policy's process has found the deadline past, our context not yet.
+func TestLateForTheOtherSide(t *testing.T) {
+	if err := asked(context.Background(), status.Error(codes.DeadlineExceeded, "stream ended")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that it is late", err)
 	}
 }
 
