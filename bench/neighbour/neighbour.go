@@ -35,8 +35,9 @@ type Config struct {
 	Work      time.Duration // of the host in each run, alone
 	Slice     time.Duration // of one invocation
 	Invoke    func(ctx context.Context, input []byte) ([]byte, error)
-	Executors func() int // that serve now
-	Load      int        // invocations at a time
+	Executors func() int    // that serve now
+	Load      int           // invocations at a time
+	Patience  time.Duration // for the first invocation of a cell to end, before the host is measured without
 	Progress  func(string)
 }
 
@@ -64,6 +65,9 @@ type Result struct {
 	Machine bench.Machine `json:"machine"`
 	Cells   []Cell        `json:"cells"`
 }
+
+// laterPatience is how long a turn waits for the first invocation to end once one has waited in vain. Invocations that begin later count too.
+const laterPatience = 250 * time.Millisecond
 
 // bound of a host's slowdown under a policy that watches it.
 func bound(host string) float64 {
@@ -155,12 +159,16 @@ func (c Config) beside(ctx context.Context, h *host, function string, cell *Cell
 			}
 		})
 	}
+	patience := c.Patience
+	if len(cell.With) > 0 && cell.Calls == 0 {
+		patience = min(patience, laterPatience)
+	}
 	var took time.Duration
 	var err error
 	select {
 	case <-first:
 		took, err = h.run()
-	case <-time.After(5 * time.Second): // a policy that lends nothing beside this host is measured as it is
+	case <-time.After(patience): // a policy that lends nothing beside this host is measured as it is
 		took, err = h.run()
 	case err = <-failed:
 	}

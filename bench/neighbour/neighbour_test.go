@@ -25,7 +25,7 @@ func script(t *testing.T, text string) []string {
 
 func config(t *testing.T, host string) Config {
 	return Config{
-		Policy: "idle", Host: script(t, host), Hosts: []string{"cache"}, Functions: []string{"io"}, Pairs: 4, Work: time.Second, Slice: time.Millisecond, Load: 2,
+		Policy: "idle", Host: script(t, host), Hosts: []string{"cache"}, Functions: []string{"io"}, Pairs: 4, Work: time.Second, Slice: time.Millisecond, Load: 2, Patience: time.Minute,
 		Executors: func() int { return 2 }, Progress: func(string) {},
 	}
 }
@@ -51,6 +51,21 @@ for ms in 100 110 110 100 100 110 110 100; do read -r line; echo ${ms}000000; do
 	}
 	if want := (bench.Interval{Median: 0.1, Low: 0.1, High: 0.1}); cell.Slowdown != want || cell.Within || !cell.Told {
 		t.Errorf("slowdown %+v", cell.Slowdown)
+	}
+}
+
+// TestNothingLent: a policy that lends nothing beside the host is measured too, and its turns do not wait long for ever.
+func TestNothingLent(t *testing.T) {
+	c := config(t, "echo ready 1\nwhile read -r line; do echo 1000; done\n")
+	c.Patience = time.Second
+	c.Invoke = func(ctx context.Context, _ []byte) ([]byte, error) { <-ctx.Done(); return nil, ctx.Err() }
+	begin := time.Now()
+	r, err := Run(context.Background(), c)
+	if err != nil || r.Cells[0].Calls != 0 || !r.Cells[0].Within {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if took := time.Since(begin); took > 3*time.Second {
+		t.Errorf("%d pairs took %v", c.Pairs, took)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,6 +21,11 @@ func (a *app) benchCommand() *cobra.Command {
 
 func (a *app) benchCommands() []*cobra.Command {
 	return []*cobra.Command{a.benchEvictCommand(), a.benchJobStartCommand(), a.benchInvokeCommand(), a.benchColdCommand(), a.benchSimulateCommand(), a.benchNeighbourCommand(), a.benchGrowthCommand(), a.benchChildCommand()}
+}
+
+// deliver prints a measurement's table and writes its document to the file out. It returns the first error, before what the measurement said.
+func (a *app) deliver(out string, l listing, measured error) error {
+	return cmp.Or(measured, writeDocument(out, l.document), a.print(l))
 }
 
 // writeDocument puts a measurement's document into a file; "" means none.

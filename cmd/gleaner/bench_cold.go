@@ -118,13 +118,7 @@ func (a *app) benchCold(ctx context.Context, probe *coldProbe, request client.Re
 	}
 	result := summarizeCold(rounds)
 	result.Carrier, result.Bytes = probe.carrier, 64
-	if e := writeDocument(out, result); err == nil {
-		err = e
-	}
-	if e := a.print(coldListing(result)); err == nil {
-		err = e
-	}
-	return err
+	return a.deliver(out, coldListing(result), err)
 }
 
 // coldLease is one round.

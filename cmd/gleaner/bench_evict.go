@@ -75,12 +75,7 @@ func (a *app) benchEvict(ctx context.Context, cfg owner.Config, function, out st
 	defer cfg.Client.Close()
 	result, err := owner.Evict(ctx, cfg)
 	if len(result.Scenarios) > 0 || result.Idle != nil {
-		if e := writeDocument(out, result); err == nil {
-			err = e
-		}
-		if e := a.print(evictListing(result)); err == nil {
-			err = e
-		}
+		err = a.deliver(out, evictListing(result), err)
 	}
 	return err
 }

@@ -64,13 +64,7 @@ func (a *app) benchGrowth(ctx context.Context, cfg owner.Growth, function, out s
 	if result.Figures[0].Baseline.Samples == 0 {
 		return err
 	}
-	if e := writeDocument(out, result); err == nil {
-		err = e
-	}
-	if e := a.print(growthListing(result)); err == nil {
-		err = e
-	}
-	return err
+	return a.deliver(out, growthListing(result), err)
 }
 
 func growthListing(r *owner.GrowthResult) listing {

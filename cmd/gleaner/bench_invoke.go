@@ -54,13 +54,7 @@ func (a *app) benchInvoke(ctx context.Context, cfg invoke.Config, out string) er
 	if len(result.Rows) == 0 {
 		return err
 	}
-	if e := writeDocument(out, result); err == nil {
-		err = e
-	}
-	if e := a.print(invokeListing(result)); err == nil {
-		err = e
-	}
-	return err
+	return a.deliver(out, invokeListing(result), err)
 }
 
 func invokeListing(r *invoke.Result) listing {

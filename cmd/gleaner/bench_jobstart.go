@@ -45,12 +45,7 @@ func (a *app) benchJobStart(ctx context.Context, cfg owner.StartConfig, function
 	cfg.Progress = a.stderr
 	result, err := owner.JobStart(ctx, cfg)
 	if len(result.Starts) > 0 {
-		if e := writeDocument(out, result); err == nil {
-			err = e
-		}
-		if e := a.print(startListing(result)); err == nil {
-			err = e
-		}
+		err = a.deliver(out, startListing(result), err)
 	}
 	return err
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func (a *app) benchNeighbourCommand() *cobra.Command {
-	cfg := neighbour.Config{Work: 300 * time.Millisecond, Slice: 50 * time.Millisecond}
+	cfg := neighbour.Config{Work: 300 * time.Millisecond, Slice: 50 * time.Millisecond, Patience: 5 * time.Second}
 	request := client.Request{Buffer: 4 << 10, Cores: 1, Memory: 192 << 20, Tasks: client.TaskOptions{Depth: 1}}
 	var out, function, program, srun string
 	c := &cobra.Command{
@@ -80,13 +80,7 @@ func (a *app) benchNeighbour(ctx context.Context, cfg neighbour.Config, request 
 	if len(result.Cells) == 0 {
 		return err
 	}
-	if e := writeDocument(out, result); err == nil {
-		err = e
-	}
-	if e := a.print(neighbourListing(result)); err == nil {
-		err = e
-	}
-	return err
+	return a.deliver(out, neighbourListing(result), err)
 }
 
 func neighbourListing(r *neighbour.Result) listing {

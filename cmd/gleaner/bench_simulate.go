@@ -72,10 +72,7 @@ func (a *app) benchSimulateCommand() *cobra.Command {
 			}
 			result.Outcomes = r.Policies
 			result.Within = result.WallSeconds <= result.BoundWall && result.PeakBytes <= result.BoundBytes
-			if err := writeDocument(out, result); err != nil {
-				return err
-			}
-			return a.print(benchSimulateListing(&result))
+			return a.deliver(out, benchSimulateListing(&result), nil)
 		},
 	}
 	f := c.Flags()
