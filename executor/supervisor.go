@@ -92,10 +92,15 @@ func (s *supervisor) post(event any) {
 }
 
 func (s *supervisor) run() error {
+	own, calm := ownProgram(), time.NewTimer(calmTime)
+	defer calm.Stop()
 	for {
 		var err error
 		var done bool
 		select {
+		case <-calm.C:
+			own.lighten()
+			continue
 		case event := <-s.events:
 			done, err = s.handle(event)
 		case e := <-s.exits:
@@ -121,6 +126,7 @@ func (s *supervisor) run() error {
 		if done || err != nil {
 			return err
 		}
+		calm.Reset(calmTime)
 	}
 }
 

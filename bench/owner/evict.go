@@ -34,6 +34,7 @@ type Config struct {
 	Bytes       uint64        // resident between them, in the scenario with memory
 	Trips       int           // with nothing to evict
 	Rounds      int           // of evictions
+	Settle      time.Duration // that executors serve before they are evicted; a node that has just started them is busy still
 	HungRounds  int           // with the agent stopped
 	IdleTime    time.Duration // for which an idle agent is watched; 0 leaves that out
 	AckDeadline time.Duration // the gate's first deadline
@@ -196,6 +197,7 @@ func evictions(ctx context.Context, c Config, g *gateway, s *Scenario) (*Scenari
 	var samples series
 	defer s.finish(&samples)
 	return s, c.harvested(ctx, s.Resident, c.Rounds, func() error {
+		time.Sleep(c.Settle)
 		t, err := g.claim()
 		left := leftover(cgroupRoot, c.CgroupParent, c.Node)
 		if err = errors.Join(err, g.release()); err != nil {

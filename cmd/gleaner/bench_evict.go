@@ -25,7 +25,7 @@ func installed(path string) string {
 }
 
 func (a *app) benchEvictCommand() *cobra.Command {
-	cfg := owner.Config{AckDeadline: gate.AckDeadline, Bytes: 1 << 30}
+	cfg := owner.Config{AckDeadline: gate.AckDeadline, Bytes: 1 << 30, Settle: 200 * time.Millisecond}
 	var out, function string
 	c := &cobra.Command{
 		Use: "evict", Short: "Measure the gate: nothing to evict, small and large executors, agent stopped, agent idle", Args: cobra.NoArgs,
@@ -48,6 +48,7 @@ shows as evictions.`,
 	f.Var((*memory)(&cfg.Bytes), "resident", "memory that they hold together in the scenario with memory; 0: leave it out")
 	f.IntVar(&cfg.Trips, "trips", 1000, "round trips with nothing to evict")
 	f.IntVar(&cfg.Rounds, "rounds", 100, "rounds of each eviction")
+	f.Var((*duration)(&cfg.Settle), "settle", "how long executors serve before they are evicted")
 	f.IntVar(&cfg.HungRounds, "hung-rounds", 20, "rounds with the agent stopped")
 	f.Var((*duration)(&cfg.IdleTime), "idle", "how long the idle agent is watched; 0: not")
 	cfg.IdleTime = 20 * time.Second

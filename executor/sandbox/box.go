@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -38,7 +39,8 @@ type box struct {
 	pid       int
 	log       *os.File // nil when adopted
 	pidfd     *os.File
-	mounts    *os.File // keeps the mount namespace when the last process has gone; nil when it could not be opened
+	mounts    *os.File    // keeps the mount namespace when the last process has gone; nil when it could not be opened
+	chilled   atomic.Bool // it has been frozen once, or may have been
 
 	mu   sync.Mutex       // held for all of a Resize
 	memo launcher.Sandbox // its spec, when that was given to it, and the CPU time that it had used by then
@@ -146,6 +148,7 @@ func (m *Manager) load(id string) (*box, error) {
 		return nil, err
 	}
 	b := m.newBox(launcher.Sandbox{ID: id})
+	b.chilled.Store(true)
 	b.container, b.child = container, &libcontainer.Process{}
 	text, _ := utils.SearchLabels(container.Config().Labels, memoLabel)
 	state, err := container.State()
@@ -188,13 +191,13 @@ func (b *box) strike() {
 
 const (
 	startAlone   = 200 * time.Millisecond // for a start to be over, before what has come into its cgroup by then is killed
-	strikeAlone  = 4 * time.Millisecond   // for the first strike, before the rest is tried too
+	strikeAlone  = 8 * time.Millisecond   // for the first strike, before the rest is tried too
 	largeSandbox = 64 << 20               // bytes from which on several sides free its memory
 )
 
 // end kills the box, again and again until it is dead; one that is just starting as soon as it has started, or when that takes long: its user
 // may have stopped it from outside. The first strike is
-// enough for most: what else can be done costs CPUs that the dying need, and comes when they are not dead soon, or are large.
+// enough for most: what else can be done costs CPUs that the dying need, and comes when they are not dead soon, are large, or may be frozen.
 func (b *box) end(ctx context.Context) {
 	select {
 	case <-b.ready:
@@ -203,8 +206,7 @@ func (b *box) end(ctx context.Context) {
 		return
 	}
 	b.strike()
-	b.group.thaw()
-	if b.group.charged() >= largeSandbox {
+	if b.chilled.Load() || b.group.charged() >= largeSandbox {
 		b.group.kill()
 	}
 	for pause := strikeAlone; ; pause = min(2*pause, 50*time.Millisecond) {
@@ -227,21 +229,20 @@ func (m *Manager) watch(b *box) {
 		if !awaitExit(b.pidfd) {
 			return
 		}
-		end := launcher.Exited{ID: b.id, Code: -1}
+		if err := b.group.settle(b.mounts); err != nil { // for another reason than this sandbox
+			m.cfg.Log.Warn("memory is still charged", "task", b.id, "error", err)
+		}
+		close(b.dead)
+		end := launcher.Exited{ID: b.id, Code: -1, Ended: time.Now()}
+		// The remains go once the kills under way have been answered, 200 ms at most: it takes the kernel longer than the kills themselves.
+		for n := 0; n == 0 || n < 40 && m.kills.Load() > 0; n++ {
+			time.Sleep(5 * time.Millisecond)
+		}
 		if state, _ := b.child.Wait(); state != nil {
 			end.Code = state.ExitCode()
 			end.Signal = max(0, int(state.Sys().(syscall.WaitStatus).Signal()))
 		}
 		_ = b.pidfd.Close()
-		if err := b.group.settle(b.mounts); err != nil { // for another reason than this sandbox
-			m.cfg.Log.Warn("memory is still charged", "task", b.id, "error", err)
-		}
-		close(b.dead)
-		end.Ended = time.Now()
-		// The remains go once the kills under way have been answered, 200 ms at most: it takes the kernel longer than the kills themselves.
-		for n := 0; n == 0 || n < 40 && m.kills.Load() > 0; n++ {
-			time.Sleep(5 * time.Millisecond)
-		}
 		was := b.describe()
 		end.Started, end.CPUNanos, end.PeakBytes, end.OOM = was.Started, was.CPUNanos, was.PeakBytes, b.group.oomKills() > 0
 		if end.Code > 0 || end.Signal > 0 && end.Signal != int(unix.SIGKILL) { // nobody asked for it: what did the executor say last?

@@ -107,14 +107,9 @@ func (g group) kill() {
 			go release(pid)
 		}
 	}
-	g.thaw()
+	_ = cgroups.WriteFile(g.dir("freezer"), pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
 	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.shares", "cpu.weight"), pick("1024", "100"))
 	_ = cgroups.WriteFile(g.dir("cpu"), pick("cpu.cfs_quota_us", "cpu.max"), pick("-1", "max"))
-}
-
-// thaw wakes what is frozen, and lets it die.
-func (g group) thaw() {
-	_ = cgroups.WriteFile(g.dir("freezer"), pick("freezer.state", "cgroup.freeze"), pick("THAWED", "0"))
 }
 
 // release frees a dying process's memory from this side, at the same time as the process does so itself. The kernel refuses it
