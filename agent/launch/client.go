@@ -16,6 +16,9 @@ import (
 const (
 	firstRetry = 10 * time.Millisecond
 	lastRetry  = time.Second
+
+	// maxStarts is how many starts the launcher is busy with at most. One can hang for as long as the start's user likes, and a kill must get through.
+	maxStarts = launcher.MaxCalls * 3 / 4
 )
 
 var errClosed = errors.New("client is closed")
@@ -35,10 +38,18 @@ type Client struct {
 	conn    net.Conn // nil while down
 	cause   error    // why it is down
 	next    uint64
-	pending map[uint64]chan launcher.Reply // closed without a reply when the connection breaks
+	pending map[uint64]pending // also of starts whose caller has given up
 	queue   []launcher.Exited
 	wake    chan struct{}
 	writeMu sync.Mutex // one request at a time onto conn
+
+	starts chan struct{} // holds one for each start that the launcher has not answered
+}
+
+// pending is a request that has not been answered.
+type pending struct {
+	answer chan launcher.Reply // closed without a reply when the connection breaks
+	start  bool
 }
 
 // Dial returns a client of the launcher that listens at path. It tries to connect once before it returns and goes on trying in the background:
@@ -48,7 +59,7 @@ func Dial(path string) *Client {
 	c := &Client{
 		path: path, ctx: ctx, cancel: cancel,
 		exited: make(chan launcher.Exited), up: make(chan bool, 1),
-		pending: map[uint64]chan launcher.Reply{}, wake: make(chan struct{}, 1),
+		pending: map[uint64]pending{}, wake: make(chan struct{}, 1), starts: make(chan struct{}, maxStarts),
 	}
 	conn, err := c.dial()
 	c.connected(conn, err)
@@ -118,9 +129,9 @@ func (c *Client) read(conn net.Conn) error {
 			case c.wake <- struct{}{}:
 			default:
 			}
-		} else if ch := c.pending[reply.ID]; ch != nil {
-			delete(c.pending, reply.ID)
-			ch <- reply
+		} else if p, ok := c.pending[reply.ID]; ok {
+			c.settle(reply.ID)
+			p.answer <- reply
 		}
 		c.mu.Unlock()
 	}
@@ -170,9 +181,9 @@ func (c *Client) disconnected(conn net.Conn, err error) {
 	if c.ctx.Err() != nil {
 		c.cause = errClosed
 	}
-	for id, ch := range c.pending {
-		delete(c.pending, id)
-		close(ch)
+	for id, p := range c.pending {
+		c.settle(id)
+		close(p.answer)
 	}
 	c.tell(false)
 }
@@ -186,27 +197,44 @@ func (c *Client) tell(up bool) {
 	c.up <- up
 }
 
+// settle forgets a request that the launcher is not busy with any more. c.mu is held.
+func (c *Client) settle(id uint64) {
+	if c.pending[id].start {
+		<-c.starts
+	}
+	delete(c.pending, id)
+}
+
 func (c *Client) call(ctx context.Context, req launcher.Request) (launcher.Reply, error) {
-	answer := make(chan launcher.Reply, 1)
+	answer, start := make(chan launcher.Reply, 1), req.Verb == launcher.Start
+	if start {
+		select {
+		case c.starts <- struct{}{}:
+		case <-ctx.Done():
+			return launcher.Reply{}, fmt.Errorf("%d starts hang in the launcher: %w", maxStarts, ctx.Err())
+		}
+	}
 	c.mu.Lock()
+	c.next++
+	req.ID = c.next
+	c.pending[req.ID] = pending{answer, start}
 	conn, cause := c.conn, c.cause
-	if conn != nil {
-		c.next++
-		req.ID = c.next
-		c.pending[req.ID] = answer
+	if conn == nil {
+		c.settle(req.ID)
 	}
 	c.mu.Unlock()
 	if conn == nil {
 		return launcher.Reply{}, &DownError{Path: c.path, Err: cause}
 	}
 	if err := c.write(ctx, conn, req); err != nil {
-		c.forget(req.ID)
-		_ = conn.Close() // a line may be cut in two: the reader dials again
+		_ = conn.Close() // a line may be cut in two: the reader settles what is pending, and dials again
 		return launcher.Reply{}, &DownError{Path: c.path, Err: err}
 	}
 	select {
 	case <-ctx.Done():
-		c.forget(req.ID)
+		if !start {
+			c.forget(req.ID)
+		}
 		return launcher.Reply{}, ctx.Err()
 	case reply, ok := <-answer:
 		switch {

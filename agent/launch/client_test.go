@@ -206,3 +206,54 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("asked for %+v", spec)
 	}
 }
+
+// TestHangingStarts: a kill gets through however many starts hang, also of callers that have given up, and the next start does when one is over.
+func TestHangingStarts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	_, conns := listen(t, path)
+	c := dialed(t, path)
+	conn := <-conns
+	defer func() { _ = conn.Close() }()
+	requests := json.NewDecoder(conn)
+	next := func() (req launcher.Request) {
+		if err := requests.Decode(&req); err != nil {
+			t.Error(err)
+		}
+		return req
+	}
+	answer := func(req launcher.Request) {
+		if err := json.NewEncoder(conn).Encode(launcher.Reply{ID: req.ID}); err != nil {
+			t.Error(err)
+		}
+	}
+	gone, leave := context.WithCancel(t.Context())
+	ended := make(chan error, maxStarts)
+	var first launcher.Request
+	for range maxStarts {
+		go func() {
+			_, err := c.Start(gone, launcher.Spec{ID: "a-0"})
+			ended <- err
+		}()
+		first = next()
+	}
+	leave()
+	for range maxStarts {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Fatal(err)
+		}
+	}
+	brief, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := c.Start(brief, launcher.Spec{ID: "a-1"}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "hang in the launcher") {
+		t.Errorf("one start more: %v", err)
+	}
+	go func() { answer(next()) }()
+	if left, err := c.Kill(t.Context(), "a-0"); err != nil || len(left) > 0 {
+		t.Errorf("kill: %v, %v", left, err)
+	}
+	answer(first)
+	go func() { answer(next()) }()
+	if _, err := c.Start(t.Context(), launcher.Spec{ID: "a-2"}); err != nil {
+		t.Errorf("start when another is over: %v", err)
+	}
+}

@@ -34,8 +34,10 @@ const (
 	Open Verb = "open"
 )
 
-// MaxRequest bounds the line of a request in bytes.
-const MaxRequest = 1 << 20
+const (
+	MaxRequest = 1 << 20 // bytes of a request's line
+	MaxCalls   = 64      // under way at a time on one connection; more wait in the socket
+)
 
 // Request is one call.
 type Request struct {

@@ -19,7 +19,6 @@ import (
 )
 
 const (
-	maxCalls     = 64              // under way at a time on one connection; more wait in the socket
 	writeTimeout = 5 * time.Second // for an agent that does not read
 	longestCall  = time.Minute
 	healEvery    = time.Second // how often it is seen whether the socket is still there
@@ -175,7 +174,7 @@ func (s *server) converse(ctx context.Context, conn *net.UnixConn) {
 	s.peers[conn] = true
 	s.orphans.Stop()
 	s.mu.Unlock()
-	slots := make(chan struct{}, maxCalls)
+	slots := make(chan struct{}, launcher.MaxCalls)
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, launcher.MaxRequest)
 	err := error(nil)
