@@ -70,7 +70,7 @@ test: deps build go-stepped $(C_TESTS) ## C tests, vet, Go tests with -race, and
 FUZZTIME ?= 60s
 .PHONY: test-long
 test-long: test fuzz-c ## test, and each parser fuzzed for FUZZTIME=60s, FUZZ_SECONDS=60
-	@test/fuzz $(FUZZTIME)
+	@test/fuzz $(FUZZTIME) "seccomp $(IMAGES_TAGS)"
 
 FAULTS ?= 500
 .PHONY: test-faults
