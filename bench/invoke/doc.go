@@ -38,7 +38,7 @@ type Row struct {
 	BareRate  float64 `json:"bare_per_second"` // messages or writes
 	Quiet     uint32  `json:"quiet_ns"`        // p50 of the quietest turn
 	BareQuiet uint32  `json:"bare_quiet_ns"`   // the same of the bare carrier
-	Ratio     float64 `json:"ratio"`           // of the quietest turns, so that what else the machine does counts little; of the best rates
+	Ratio     float64 `json:"ratio"`           // of the quietest turns, so that what else the machine does counts little; for bandwidth the median over turns
 	Bound     float64 `json:"bound,omitempty"` // of Ratio, 0 for none; for in-flight of Rate
 	Within    bool    `json:"within"`
 	Allocs    float64 `json:"allocs_per_call"` // Go caller

@@ -1,6 +1,7 @@
 package invoke
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -234,9 +235,11 @@ func fromGo(j job, to *series, call func() error) error {
 
 // floods measures many in flight, and bandwidth.
 func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
-	var many, stream, bare series
+	var many, streams, bares series
+	var ratios []float64 // of each turn: the machine's speed changes between them
 	rounds := max(cfg.Rounds/10, 50)
 	for range cfg.Turns {
+		var stream, bare series
 		for _, m := range []struct {
 			p  *program
 			j  job
@@ -257,20 +260,19 @@ func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
 			}
 			m.to.add(nil, m.j.rounds, total)
 		}
+		streams.rate, bares.rate = max(streams.rate, stream.rate), max(bares.rate, bare.rate)
+		ratios = append(ratios, bench.Ratio(stream.rate, bare.rate))
 	}
 	r.pair(Row{Carrier: carrier, What: "in-flight", Caller: "C", Bytes: 64, InFlight: floodDepth}, &many, &series{})
-	r.pair(Row{Carrier: carrier, What: "bandwidth", Caller: "C", Bytes: streamBytes, InFlight: streamDepth}, &stream, &bare)
+	r.pair(Row{Carrier: carrier, What: "bandwidth", Caller: "C", Bytes: streamBytes, InFlight: streamDepth, Ratio: bench.MedianInterval(ratios).Median}, &streams, &bares)
 	return nil
 }
 
-// pair books a measurement beside its baseline.
+// pair books a measurement beside its baseline, with a ratio of its own where it has one.
 func (r *Result) pair(row Row, measured, bare *series) {
 	row.Measured, row.Bare, row.Rate, row.BareRate = times(measured.samples), times(bare.samples), measured.rate, bare.rate
 	row.Quiet, row.BareQuiet = measured.quiet, bare.quiet
-	row.Ratio = bench.Ratio(float64(row.Quiet), float64(row.BareQuiet))
-	if row.Measured.Samples == 0 {
-		row.Ratio = bench.Ratio(row.Rate, row.BareRate)
-	}
+	row.Ratio = cmp.Or(row.Ratio, bench.Ratio(float64(row.Quiet), float64(row.BareQuiet)))
 	row.Bound, row.Within = judge(&row)
 	r.Rows = append(r.Rows, row)
 }
