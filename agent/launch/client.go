@@ -211,7 +211,7 @@ func (c *Client) call(ctx context.Context, req launcher.Request) (launcher.Reply
 		select {
 		case c.starts <- struct{}{}:
 		case <-ctx.Done():
-			return launcher.Reply{}, fmt.Errorf("%d starts hang in the launcher: %w", maxStarts, ctx.Err())
+			return launcher.Reply{}, fmt.Errorf("%d other starts are under way in the launcher: %w", maxStarts, ctx.Err())
 		}
 	}
 	c.mu.Lock()

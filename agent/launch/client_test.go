@@ -228,13 +228,13 @@ func TestHangingStarts(t *testing.T) {
 	}
 	gone, leave := context.WithCancel(t.Context())
 	ended := make(chan error, maxStarts)
-	var first launcher.Request
+	var hanging launcher.Request
 	for range maxStarts {
 		go func() {
 			_, err := c.Start(gone, launcher.Spec{ID: "a-0"})
 			ended <- err
 		}()
-		first = next()
+		hanging = next()
 	}
 	leave()
 	for range maxStarts {
@@ -244,14 +244,14 @@ func TestHangingStarts(t *testing.T) {
 	}
 	brief, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
-	if _, err := c.Start(brief, launcher.Spec{ID: "a-1"}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "hang in the launcher") {
+	if _, err := c.Start(brief, launcher.Spec{ID: "a-1"}); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "under way") {
 		t.Errorf("one start more: %v", err)
 	}
 	go func() { answer(next()) }()
 	if left, err := c.Kill(t.Context(), "a-0"); err != nil || len(left) > 0 {
 		t.Errorf("kill: %v, %v", left, err)
 	}
-	answer(first)
+	answer(hanging)
 	go func() { answer(next()) }()
 	if _, err := c.Start(t.Context(), launcher.Spec{ID: "a-2"}); err != nil {
 		t.Errorf("start when another is over: %v", err)

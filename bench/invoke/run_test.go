@@ -85,3 +85,15 @@ func TestBare(t *testing.T) {
 		t.Error("a program that does not start is an error")
 	}
 }
+
+// TestPair: a ratio is that of the quietest turns, unless the measurement brings its own.
+func TestPair(t *testing.T) {
+	var r Result
+	r.pair(Row{}, &series{quiet: 30, rate: 1}, &series{quiet: 20, rate: 4})
+	r.pair(Row{Ratio: 0.95}, &series{rate: 1}, &series{rate: 4})
+	for i, want := range []float64{1.5, 0.95} {
+		if got := r.Rows[i].Ratio; got != want {
+			t.Errorf("row %d: ratio %v, want %v", i, got, want)
+		}
+	}
+}

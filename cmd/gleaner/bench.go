@@ -23,7 +23,7 @@ func (a *app) benchCommands() []*cobra.Command {
 	return []*cobra.Command{a.benchEvictCommand(), a.benchJobStartCommand(), a.benchInvokeCommand(), a.benchColdCommand(), a.benchSimulateCommand(), a.benchNeighbourCommand(), a.benchGrowthCommand(), a.benchChildCommand()}
 }
 
-// deliver prints a measurement's table and writes its document to the file out. It returns the first error, before what the measurement said.
+// deliver prints a measurement's table and writes its document to the file out. Of several errors it returns the measurement's own.
 func (a *app) deliver(out string, l listing, measured error) error {
 	return cmp.Or(measured, writeDocument(out, l.document), a.print(l))
 }

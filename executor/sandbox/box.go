@@ -34,13 +34,13 @@ type box struct {
 	ready chan struct{} // closed when the start is over; what is below is set by then and constant
 	dead  chan struct{} // closed when its processes are gone and their memory is free
 
-	container *libcontainer.Container // nil when the start failed
-	child     *libcontainer.Process   // empty when adopted
-	pid       int
-	log       *os.File // nil when adopted
-	pidfd     *os.File
-	mounts    *os.File    // keeps the mount namespace when the last process has gone; nil when it could not be opened
-	chilled   atomic.Bool // it has been frozen once, or may have been
+	container  *libcontainer.Container // nil when the start failed
+	child      *libcontainer.Process   // empty when adopted
+	pid        int
+	log        *os.File // nil when adopted
+	pidfd      *os.File
+	mounts     *os.File    // keeps the mount namespace when the last process has gone; nil when it could not be opened
+	everFrozen atomic.Bool // or may have been, by an earlier Manager
 
 	mu   sync.Mutex       // held for all of a Resize
 	memo launcher.Sandbox // its spec, when that was given to it, and the CPU time that it had used by then
@@ -148,7 +148,7 @@ func (m *Manager) load(id string) (*box, error) {
 		return nil, err
 	}
 	b := m.newBox(launcher.Sandbox{ID: id})
-	b.chilled.Store(true)
+	b.everFrozen.Store(true)
 	b.container, b.child = container, &libcontainer.Process{}
 	text, _ := utils.SearchLabels(container.Config().Labels, memoLabel)
 	state, err := container.State()
@@ -195,9 +195,9 @@ const (
 	largeSandbox = 64 << 20               // bytes from which on several sides free its memory
 )
 
-// end kills the box, again and again until it is dead; one that is just starting as soon as it has started, or when that takes long: its user
-// may have stopped it from outside. The first strike is
-// enough for most: what else can be done costs CPUs that the dying need, and comes when they are not dead soon, are large, or may be frozen.
+// end kills the box, again and again until it is dead; one that is just starting as soon as it has started, or when that takes long: its
+// user may have stopped it from outside. The first strike is enough for most: what else can be done costs CPUs that the dying need, and
+// comes when they are not dead soon, are large, or may be frozen.
 func (b *box) end(ctx context.Context) {
 	select {
 	case <-b.ready:
@@ -206,7 +206,7 @@ func (b *box) end(ctx context.Context) {
 		return
 	}
 	b.strike()
-	if b.chilled.Load() || b.group.charged() >= largeSandbox {
+	if b.everFrozen.Load() || b.group.charged() >= largeSandbox {
 		b.group.kill()
 	}
 	for pause := strikeAlone; ; pause = min(2*pause, 50*time.Millisecond) {

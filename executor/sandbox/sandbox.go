@@ -269,7 +269,7 @@ func (m *Manager) each(ctx context.Context, ids []string, act func(*libcontainer
 		all.Go(func() error {
 			b, err := m.started(id)
 			for err == nil {
-				b.chilled.Store(true)
+				b.everFrozen.Store(true)
 				tried := act(b.container)
 				status, _ := b.container.Status()
 				if status == want {
