@@ -95,11 +95,14 @@ func TestEvictionIsReplaced(t *testing.T) {
 	n1.claim(4)
 	w.eventually("4 executors again", func() bool { w.clock.advance(200 * time.Millisecond); return n2.count() == 4 })
 	w.eventually("told", f.is(func() bool { return len(f.ready) == 4 && len(f.gone) == 2 }))
-	for _, e := range f.gone {
-		if e.Reason != api.EndReason_EVICTED || e.Detail != "job 77 needed the cores" {
-			t.Errorf("gone: %v", e)
+	f.is(func() bool {
+		for _, e := range f.gone {
+			if e.Reason != api.EndReason_EVICTED || e.Detail != "job 77 needed the cores" {
+				t.Errorf("gone: %v", e)
+			}
 		}
-	}
+		return true
+	})()
 	if _, err := c.ReportTasks(w.ctx(), &api.ReportTasksRequest{LeaseId: l.Id, Ok: 9, Retried: 2, Tasks: []*api.TaskRecord{{
 		Index: 3, Name: "a.jpg", Outcome: api.TaskRecord_OK, Attempts: []*api.TaskRecord_Attempt{{Executor: "1-1", Node: "n1", Error: "evicted: job 77"}, {Executor: "1-5", Node: "n2"}},
 	}}}); err != nil {
@@ -176,9 +179,9 @@ func TestTokens(t *testing.T) {
 	l := w.acquire(c, asked(1))
 	f := w.follow(c, l.Id)
 	root := w.follow(w.user(0), l.Id)
-	w.eventually("ready", f.is(func() bool { return len(f.ready) == 1 }))
-	w.eventually("root sees it", root.is(func() bool { return len(root.ready) == 1 }))
-	x, seen := f.ready["1-1"], root.ready["1-1"]
+	var x, seen *api.Executor
+	w.eventually("ready", f.is(func() bool { x = f.ready["1-1"]; return x != nil }))
+	w.eventually("root sees it", root.is(func() bool { seen = root.ready["1-1"]; return seen != nil }))
 	claims, err := token.Verify(public, x.Token, w.clock.Now())
 	if err != nil || claims.Executor != "1-1" || claims.Lease != l.Id || claims.UID != alice || claims.Epoch != x.Epoch || claims.Digest != [32]byte(l.Request.Function.Digest) {
 		t.Errorf("token says %+v, %v", claims, err)

@@ -20,12 +20,14 @@ const maxWatchers = 64
 // watcher is one Watch. It is dropped when it does not keep up; the loop never waits for it.
 type watcher struct {
 	events chan *api.LeaseEvent
-	slow   bool // set before events is closed
+	after  uint64 // events that its snapshot holds: the first so many of the broker are not told again
+	slow   bool   // set before events is closed
 }
 
 // watch starts with the lease as it is now.
 func (s *state) watch(now time.Time, l *lease.Lease) (*watcher, []*api.LeaseEvent) {
-	w := &watcher{events: make(chan *api.LeaseEvent, 256+4*l.Request.Executors)}
+	s.dirty = s.collect(now) || s.dirty
+	w := &watcher{events: make(chan *api.LeaseEvent, 256+4*l.Request.Executors), after: s.events + uint64(len(s.pending.Events))}
 	if s.watchers[l.ID] == nil {
 		s.watchers[l.ID] = map[*watcher]bool{}
 	}
@@ -48,6 +50,7 @@ func (s *state) unwatch(id uint64, w *watcher) {
 
 // tell passes an event to the lease's watchers.
 func (s *state) tell(e *lease.Event) {
+	s.events++
 	m := &api.LeaseEvent{Time: timestamppb.New(e.Time), Reason: e.Reason, Detail: e.Detail}
 	switch e.Kind {
 	case lease.Changed:
@@ -64,6 +67,9 @@ func (s *state) tell(e *lease.Event) {
 		m.Kind, m.Executor = api.LeaseEvent_EXECUTOR_GONE, wireExecutor(e.Lease, &e.Executor)
 	}
 	for w := range s.watchers[e.Lease.ID] {
+		if s.events <= w.after {
+			continue
+		}
 		select {
 		case w.events <- m:
 		default:

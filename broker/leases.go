@@ -144,13 +144,15 @@ func (b *Broker) Watch(q *api.WatchRequest, stream api.Leases_WatchServer) error
 		w, snapshot = s.watch(now, l)
 		return nil
 	})
+	if w != nil {
+		defer b.post(func(s *state, _ time.Time) error {
+			s.unwatch(q.LeaseId, w)
+			return nil
+		})
+	}
 	if err != nil {
 		return err
 	}
-	defer b.post(func(s *state, _ time.Time) error {
-		s.unwatch(q.LeaseId, w)
-		return nil
-	})
 	caller, _ := identity.From(ctx)
 	send := func(e *api.LeaseEvent) error {
 		if e.Kind == api.LeaseEvent_EXECUTOR_READY && caller.UID == request.UID {

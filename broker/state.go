@@ -53,6 +53,7 @@ type state struct {
 	unordered map[string]bool  // nodes whose executors have changed since the policy ordered them
 
 	watchers map[uint64]map[*watcher]bool
+	events   uint64 // let out since the broker's start
 	told     map[uint64]waiting
 	dirty    bool // placement should run
 
