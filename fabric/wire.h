@@ -10,7 +10,11 @@ enum {
 	GF_PAGE = 4096,
 	GF_GAP_BYTES = 2 * GF_PAGE, /* before each buffer: a guard page, and one that ends in the message about the buffer */
 	GF_SMALL_BYTES = 64 * 1024, /* buffers of ordinary slots */
-	GF_LARGE_SLOTS = 2,         /* slots with buffers of the connection's full size */
+	/* Slots with buffers of the connection's full size: as many as GF_LARGE_BYTES hold in each direction, within these bounds. Two
+	 * keep a carrier busy with payloads of megabytes; smaller ones are over before the next has come. */
+	GF_LEAST_LARGE = 2,
+	GF_LARGE_SLOTS = 4,
+	GF_LARGE_BYTES = 4 << 20,
 	GF_MAX_SLOTS = 64,
 	GF_MAX_TOTAL = GF_MAX_SLOTS + GF_LARGE_SLOTS,
 	GF_RING_ENTRIES = 128, /* a power of two above GF_MAX_TOTAL, so that a producer never has to wait */

@@ -27,21 +27,19 @@ type Config struct {
 
 // Row is one measurement. Times are in nanoseconds.
 type Row struct {
-	Carrier   string  `json:"carrier"`
-	What      string  `json:"what"`   // hot, warm, in-flight or bandwidth
-	Caller    string  `json:"caller"` // C, Go or "Go in place", whose arguments and results are not copied; functions are always C
-	Bytes     int     `json:"bytes"`
-	InFlight  int     `json:"in_flight"`
-	Measured  Times   `json:"measured"`
-	Bare      Times   `json:"bare"`
-	Rate      float64 `json:"per_second"`      // invocations, of the best turn
-	BareRate  float64 `json:"bare_per_second"` // messages or writes
-	Quiet     uint32  `json:"quiet_ns"`        // p50 of the quietest turn
-	BareQuiet uint32  `json:"bare_quiet_ns"`   // the same of the bare carrier
-	Ratio     float64 `json:"ratio"`           // of the quietest turns, so that what else the machine does counts little; for bandwidth the median over turns
-	Bound     float64 `json:"bound,omitempty"` // of Ratio, 0 for none; for in-flight of Rate
-	Within    bool    `json:"within"`
-	Allocs    float64 `json:"allocs_per_call"` // Go caller
+	Carrier  string  `json:"carrier"`
+	What     string  `json:"what"`   // hot, warm, in-flight or bandwidth
+	Caller   string  `json:"caller"` // C, Go or "Go in place", whose arguments and results are not copied; functions are always C
+	Bytes    int     `json:"bytes"`
+	InFlight int     `json:"in_flight"`
+	Measured Times   `json:"measured"`
+	Bare     Times   `json:"bare"`
+	Rate     float64 `json:"per_second"`      // invocations, of the best turn
+	BareRate float64 `json:"bare_per_second"` // messages or writes
+	Ratio    float64 `json:"ratio"`           // of a turn's p50, for bandwidth of its rates, to those of the bare carrier in the same turn: the median over turns
+	Bound    float64 `json:"bound,omitempty"` // of Ratio, 0 for none; for in-flight of Rate
+	Within   bool    `json:"within"`
+	Allocs   float64 `json:"allocs_per_call"` // Go caller
 }
 
 // Times are percentiles.

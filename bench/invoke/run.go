@@ -1,7 +1,6 @@
 package invoke
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -22,7 +21,7 @@ const (
 	never       = time.Nanosecond        // a budget that ends at once
 	floodDepth  = 16
 	streamBytes = 1 << 20
-	streamDepth = 2 // large slots of a connection
+	streamDepth = 4 // large slots of a connection with such buffers
 	inPlace     = "Go in place"
 )
 
@@ -124,17 +123,33 @@ func closeAll(files []*os.File) {
 // series gathers one measurement over all turns.
 type series struct {
 	samples []uint32
-	quiet   uint32  // p50 of the quietest turn, 0 for none
-	rate    float64 // of the best turn, per second
+	turns   []float64 // what each gave: the p50, or the rate of a stream
+	rate    float64   // of the best turn, per second
 	allocs  float64
 }
 
 func (s *series) add(samples []uint32, rounds int, total time.Duration) {
 	s.samples = append(s.samples, samples...)
-	s.rate = max(s.rate, math.Round(float64(rounds)/total.Seconds()))
-	if p50 := times(samples).P50; len(samples) > 0 && (s.quiet == 0 || p50 < s.quiet) {
-		s.quiet = p50
+	s.turns = append(s.turns, float64(times(samples).P50))
+	s.rate = max(s.rate, perSecond(rounds, total))
+}
+
+func (s *series) stream(rate float64) {
+	s.turns = append(s.turns, rate)
+	s.rate = max(s.rate, rate)
+}
+
+func perSecond(rounds int, total time.Duration) float64 {
+	return math.Round(float64(rounds) / total.Seconds())
+}
+
+// over compares turn by turn, as the machine's speed changes between them.
+func (s *series) over(bare *series) float64 {
+	var ratios []float64
+	for i := range bare.turns {
+		ratios = append(ratios, bench.Ratio(s.turns[i], bare.turns[i]))
 	}
+	return bench.MedianInterval(ratios).Median
 }
 
 func times(samples []uint32) Times {
@@ -236,16 +251,15 @@ func fromGo(j job, to *series, call func() error) error {
 // floods measures many in flight, and bandwidth.
 func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
 	var many, streams, bares series
-	var ratios []float64 // of each turn: the machine's speed changes between them
 	rounds := max(cfg.Rounds/10, 50)
 	for range cfg.Turns {
-		var stream, bare series
+		var flood, stream, bare float64
 		for _, m := range []struct {
-			p  *program
-			j  job
-			to *series
+			p    *program
+			j    job
+			rate *float64
 		}{
-			{s.c, job{64, cfg.Rounds * 10, modeSpin, floodDepth}, &many},
+			{s.c, job{64, cfg.Rounds * 10, modeSpin, floodDepth}, &flood},
 			{s.c, job{streamBytes, rounds, modeStream, streamDepth}, &stream},
 			{s.bare, job{streamBytes, rounds, modeStream, streamDepth}, &bare},
 			{s.c, job{streamBytes, rounds, modeStream, streamDepth}, &stream}, // the best of as many tries on both sides
@@ -258,21 +272,21 @@ func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
 			if err != nil {
 				return fmt.Errorf("%s, %d in flight: %w", carrier, m.j.inFlight, err)
 			}
-			m.to.add(nil, m.j.rounds, total)
+			*m.rate = max(*m.rate, perSecond(m.j.rounds, total))
 		}
-		streams.rate, bares.rate = max(streams.rate, stream.rate), max(bares.rate, bare.rate)
-		ratios = append(ratios, bench.Ratio(stream.rate, bare.rate))
+		many.stream(flood)
+		streams.stream(stream)
+		bares.stream(bare)
 	}
 	r.pair(Row{Carrier: carrier, What: "in-flight", Caller: "C", Bytes: 64, InFlight: floodDepth}, &many, &series{})
-	r.pair(Row{Carrier: carrier, What: "bandwidth", Caller: "C", Bytes: streamBytes, InFlight: streamDepth, Ratio: bench.MedianInterval(ratios).Median}, &streams, &bares)
+	r.pair(Row{Carrier: carrier, What: "bandwidth", Caller: "C", Bytes: streamBytes, InFlight: streamDepth}, &streams, &bares)
 	return nil
 }
 
-// pair books a measurement beside its baseline, with a ratio of its own where it has one.
+// pair books a measurement beside its baseline.
 func (r *Result) pair(row Row, measured, bare *series) {
 	row.Measured, row.Bare, row.Rate, row.BareRate = times(measured.samples), times(bare.samples), measured.rate, bare.rate
-	row.Quiet, row.BareQuiet = measured.quiet, bare.quiet
-	row.Ratio = cmp.Or(row.Ratio, bench.Ratio(float64(row.Quiet), float64(row.BareQuiet)))
+	row.Ratio = measured.over(bare)
 	row.Bound, row.Within = judge(&row)
 	r.Rows = append(r.Rows, row)
 }

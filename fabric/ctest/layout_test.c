@@ -22,6 +22,18 @@ static void places(uint64_t buffer, uint32_t slots) {
 	ok(l.large == 0 || l.large_bytes >= buffer, "large slots hold the buffer");
 }
 
+/* A connection has fewer large slots the larger they are, and two at least. */
+static void counts(void) {
+	static const struct { uint64_t buffer; uint32_t large; } wanted[] = {
+		{GF_SMALL_BYTES, 0}, {GF_SMALL_BYTES + 1, 4}, {1 << 20, 4}, {(1 << 20) + 1, 3}, {2 << 20, 2}, {1U << 30, 2},
+	};
+
+	for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+		struct gf_layout l;
+		ok(gf_layout_make(&l, wanted[i].buffer, 1) == 0 && l.large == wanted[i].large, "large slots");
+	}
+}
+
 static void guards(void) {
 	struct gf_layout l;
 	struct gf_view v;
@@ -125,6 +137,7 @@ int main(void) {
 	places(64 * 1024 + 1, 64);
 	places((uint64_t)1 << 30, 16);
 	ok(gf_layout_make(&l, 0, 1) != 0 && gf_layout_make(&l, 1, 0) != 0 && gf_layout_make(&l, 1, 65) != 0 && gf_layout_make(&l, UINT32_MAX, 1) != 0, "limits");
+	counts();
 	guards();
 	own();
 	large_pages();
