@@ -1,4 +1,5 @@
-// Package invoke measures invocations from end to end beside the bare carrier under them, in turns in one run. Executors are
+// Package invoke measures invocations from end to end beside the bare carrier under them, in turns in one run. Each turn has
+// processes of its own: how fast a ring is depends on where its memory happens to lie. Executors are
 // ordinary processes of this machine, assigned by this package instead of an agent: sandbox, agent and broker are not on the
 // path of an invocation. The C caller and the bare carriers are the program bench/wire.
 package invoke
@@ -20,7 +21,7 @@ type Config struct {
 	Host     string        // address that libfabric uses
 	Sizes    []int         // payloads in bytes, at most 1 MiB
 	Rounds   int           // round trips of 64 bytes in each turn; larger payloads get fewer
-	Turns    int           // each turn measures everything once
+	Turns    int           // each turn measures everything once, with new processes
 	Spin     time.Duration // budget of the hot measurements
 	Progress func(string)  // told what begins; nil: nobody
 }

@@ -19,6 +19,7 @@ import (
 const (
 	thinkTime   = 100 * time.Microsecond // as in bench/wire
 	never       = time.Nanosecond        // a budget that ends at once
+	warmUp      = 32                     // rounds that connect and touch every buffer
 	floodDepth  = 16
 	streamBytes = 1 << 20
 	streamDepth = 4 // large slots of a connection with such buffers
@@ -164,42 +165,65 @@ func times(samples []uint32) Times {
 // rounds gives larger payloads fewer round trips.
 func rounds(most, bytes int) int { return max(most*64/max(64, bytes/16), 50) }
 
+// sides are what is measured with one payload.
+type sides struct{ bare, c, golang, place series }
+
+// streams are what is measured with many in flight.
+type streams struct{ many, c, bare series }
+
 func (r *Result) phase(ctx context.Context, cfg *Config, carrier, phase string) error {
 	mode, spin, most := modeSpin, cfg.Spin, cfg.Rounds
 	if phase == "warm" {
 		mode, spin, most = modeBlock, never, max(cfg.Rounds/10, 50)
 	}
-	s, err := prepare(ctx, cfg, carrier, spin)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	for _, size := range cfg.Sizes {
-		if cfg.Progress != nil {
-			cfg.Progress(fmt.Sprintf("%s, %s, %d bytes", carrier, phase, size))
+	bySize := make([]sides, len(cfg.Sizes))
+	var flood streams
+	turn := func() error {
+		s, err := prepare(ctx, cfg, carrier, spin)
+		if err != nil {
+			return err
 		}
-		var bare, c, golang, place series
-		for range cfg.Turns {
-			if err := s.turn(ctx, job{size, rounds(most, size), mode, 1}, &bare, &c, &golang, &place); err != nil {
-				return fmt.Errorf("%s, %s, %d bytes: %w", carrier, phase, size, err)
+		defer s.close()
+		for i, size := range cfg.Sizes {
+			if err := s.turn(ctx, job{size, warmUp, mode, 1}, &sides{}); err != nil {
+				return fmt.Errorf("%d bytes: %w", size, err)
+			}
+			if err := s.turn(ctx, job{size, rounds(most, size), mode, 1}, &bySize[i]); err != nil {
+				return fmt.Errorf("%d bytes: %w", size, err)
 			}
 		}
-		r.pair(Row{Carrier: carrier, What: phase, Caller: "C", Bytes: size, InFlight: 1}, &c, &bare)
-		r.pair(Row{Carrier: carrier, What: phase, Caller: "Go", Bytes: size, InFlight: 1, Allocs: golang.allocs}, &golang, &bare)
-		r.pair(Row{Carrier: carrier, What: phase, Caller: inPlace, Bytes: size, InFlight: 1, Allocs: place.allocs}, &place, &bare)
+		if phase == "warm" {
+			return nil
+		}
+		return s.flood(cfg, carrier, &flood)
 	}
-	if phase == "warm" {
-		return nil
+	for i := range cfg.Turns {
+		if cfg.Progress != nil {
+			cfg.Progress(fmt.Sprintf("%s, %s, turn %d of %d", carrier, phase, i+1, cfg.Turns))
+		}
+		if err := turn(); err != nil {
+			return fmt.Errorf("%s, %s: %w", carrier, phase, err)
+		}
 	}
-	return r.floods(s, cfg, carrier)
+	for i, size := range cfg.Sizes {
+		m := &bySize[i]
+		r.pair(Row{Carrier: carrier, What: phase, Caller: "C", Bytes: size, InFlight: 1}, &m.c, &m.bare)
+		r.pair(Row{Carrier: carrier, What: phase, Caller: "Go", Bytes: size, InFlight: 1, Allocs: m.golang.allocs}, &m.golang, &m.bare)
+		r.pair(Row{Carrier: carrier, What: phase, Caller: inPlace, Bytes: size, InFlight: 1, Allocs: m.place.allocs}, &m.place, &m.bare)
+	}
+	if phase == "hot" {
+		r.pair(Row{Carrier: carrier, What: "in-flight", Caller: "C", Bytes: 64, InFlight: floodDepth}, &flood.many, &series{})
+		r.pair(Row{Carrier: carrier, What: "bandwidth", Caller: "C", Bytes: streamBytes, InFlight: streamDepth}, &flood.c, &flood.bare)
+	}
+	return nil
 }
 
 // turn measures bare, C and Go, with copies and in place, one after the other.
-func (s *setup) turn(ctx context.Context, j job, bare, c, golang, place *series) error {
+func (s *setup) turn(ctx context.Context, j job, to *sides) error {
 	for _, m := range []struct {
 		p  *program
 		to *series
-	}{{s.bare, bare}, {s.c, c}} {
+	}{{s.bare, &to.bare}, {s.c, &to.c}} {
 		samples, total, err := m.p.run(j)
 		if err != nil {
 			return err
@@ -208,7 +232,7 @@ func (s *setup) turn(ctx context.Context, j job, bare, c, golang, place *series)
 	}
 	return onProcessor(false, func() error {
 		input, result := make([]byte, j.bytes), make([]byte, j.bytes)
-		err := fromGo(j, golang, func() error { _, err := s.conn.Invoke(ctx, input, result, 0); return err })
+		err := fromGo(j, &to.golang, func() error { _, err := s.conn.Invoke(ctx, input, result, 0); return err })
 		if err != nil {
 			return err
 		}
@@ -218,7 +242,7 @@ func (s *setup) turn(ctx context.Context, j job, bare, c, golang, place *series)
 		}
 		defer b.Release()
 		clear(b.Args()[:j.bytes])
-		return fromGo(j, place, func() error { _, err := b.Invoke(ctx, j.bytes, j.bytes, 0); return err })
+		return fromGo(j, &to.place, func() error { _, err := b.Invoke(ctx, j.bytes, j.bytes, 0); return err })
 	})
 }
 
@@ -248,38 +272,33 @@ func fromGo(j job, to *series, call func() error) error {
 	return nil
 }
 
-// floods measures many in flight, and bandwidth.
-func (r *Result) floods(s *setup, cfg *Config, carrier string) error {
-	var many, streams, bares series
+// flood measures many in flight, and bandwidth.
+func (s *setup) flood(cfg *Config, carrier string, to *streams) error {
 	rounds := max(cfg.Rounds/10, 50)
-	for range cfg.Turns {
-		var flood, stream, bare float64
-		for _, m := range []struct {
-			p    *program
-			j    job
-			rate *float64
-		}{
-			{s.c, job{64, cfg.Rounds * 10, modeSpin, floodDepth}, &flood},
-			{s.c, job{streamBytes, rounds, modeStream, streamDepth}, &stream},
-			{s.bare, job{streamBytes, rounds, modeStream, streamDepth}, &bare},
-			{s.c, job{streamBytes, rounds, modeStream, streamDepth}, &stream}, // the best of as many tries on both sides
-			{s.bare, job{streamBytes, rounds, modeStream, floodDepth}, &bare},
-		} {
-			if m.p == s.bare && carrier == "ring" {
-				continue // in place: nothing is moved
-			}
-			_, total, err := m.p.run(m.j)
-			if err != nil {
-				return fmt.Errorf("%s, %d in flight: %w", carrier, m.j.inFlight, err)
-			}
-			*m.rate = max(*m.rate, perSecond(m.j.rounds, total))
+	var many, c, bare float64
+	for _, m := range []struct {
+		p    *program
+		j    job
+		rate *float64
+	}{
+		{s.c, job{64, cfg.Rounds * 10, modeSpin, floodDepth}, &many},
+		{s.c, job{streamBytes, rounds, modeStream, streamDepth}, &c},
+		{s.bare, job{streamBytes, rounds, modeStream, streamDepth}, &bare},
+		{s.c, job{streamBytes, rounds, modeStream, streamDepth}, &c}, // the best of as many tries on both sides
+		{s.bare, job{streamBytes, rounds, modeStream, floodDepth}, &bare},
+	} {
+		if m.p == s.bare && carrier == "ring" {
+			continue // in place: nothing is moved
 		}
-		many.stream(flood)
-		streams.stream(stream)
-		bares.stream(bare)
+		_, total, err := m.p.run(m.j)
+		if err != nil {
+			return fmt.Errorf("%d in flight: %w", m.j.inFlight, err)
+		}
+		*m.rate = max(*m.rate, perSecond(m.j.rounds, total))
 	}
-	r.pair(Row{Carrier: carrier, What: "in-flight", Caller: "C", Bytes: 64, InFlight: floodDepth}, &many, &series{})
-	r.pair(Row{Carrier: carrier, What: "bandwidth", Caller: "C", Bytes: streamBytes, InFlight: streamDepth}, &streams, &bares)
+	to.many.stream(many)
+	to.c.stream(c)
+	to.bare.stream(bare)
 	return nil
 }
 
