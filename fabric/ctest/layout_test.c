@@ -53,7 +53,7 @@ static void guards(void) {
 	ok(good, "the view is the arena, and knows its guards");
 	gf_view_unmap(&v);
 	ok(ftruncate(plain, (off_t)gf_layout_bytes(&l)) == 0 && gf_view_map(&v, &l, plain) != 0, "memory without seals is refused");
-	gf_layout_make(&l, 2 << 20, 3);
+	gf_layout_make(&l, 8 << 20, 3);
 	ok(gf_view_map(&v, &l, fd) != 0, "memory that is too small is refused");
 	munmap(memory, 1);
 	close(plain);
