@@ -53,7 +53,8 @@ type Times struct {
 
 // Result is the document of 'gleaner bench invoke'.
 type Result struct {
-	Schema  string        `json:"schema"`
-	Machine bench.Machine `json:"machine"`
-	Rows    []Row         `json:"rows"`
+	Schema   string        `json:"schema"`
+	Machine  bench.Machine `json:"machine"`
+	Provider string        `json:"provider"` // of libfabric
+	Rows     []Row         `json:"rows"`
 }

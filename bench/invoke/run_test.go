@@ -27,21 +27,24 @@ func TestSeries(t *testing.T) {
 func TestJudge(t *testing.T) {
 	sampled := Times{Samples: 1}
 	for name, c := range map[string]struct {
-		row    Row
-		bound  float64
-		within bool
+		row      Row
+		provider string
+		bound    float64
+		within   bool
 	}{
-		"ring from C":           {Row{Carrier: "ring", What: "hot", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.6}, 1.5, false},
-		"ring from Go":          {Row{Carrier: "ring", What: "hot", Caller: "Go", Bytes: 64, Measured: sampled, Ratio: 3.9}, 4, true},
-		"ring from Go, garbage": {Row{Carrier: "ring", What: "hot", Caller: "Go", Bytes: 64, Measured: sampled, Ratio: 3.9, Allocs: 1}, 4, false},
-		"in place, garbage":     {Row{Carrier: "ring", What: "hot", Caller: inPlace, Bytes: 4096, Measured: sampled, Allocs: 1}, 0, false},
-		"ofi, large":            {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 1 << 20, Measured: sampled, Ratio: 1.1}, 1.1, true},
-		"ofi, no bound":         {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 65536, Measured: sampled, Ratio: 9}, 0, true},
-		"warm":                  {Row{Carrier: "ofi", What: "warm", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.2}, 1.15, false},
-		"many in flight":        {Row{Carrier: "ring", What: "in-flight", Rate: 2.1e6}, 2e6, true},
-		"bandwidth":             {Row{Carrier: "ofi", What: "bandwidth", Ratio: 0.8}, 0.9, false},
+		"ring from C":           {Row{Carrier: "ring", What: "hot", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.6}, "", 1.5, false},
+		"ring from Go":          {Row{Carrier: "ring", What: "hot", Caller: "Go", Bytes: 64, Measured: sampled, Ratio: 3.9}, "", 4, true},
+		"ring from Go, garbage": {Row{Carrier: "ring", What: "hot", Caller: "Go", Bytes: 64, Measured: sampled, Ratio: 3.9, Allocs: 1}, "", 4, false},
+		"in place, garbage":     {Row{Carrier: "ring", What: "hot", Caller: inPlace, Bytes: 4096, Measured: sampled, Allocs: 1}, "", 0, false},
+		"ofi, large":            {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 1 << 20, Measured: sampled, Ratio: 1.1}, "", 1.1, true},
+		"verbs":                 {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.09}, "verbs;ofi_rxm", 1.1, true},
+		"tcp":                   {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.09}, "tcp;ofi_rxm", 1.05, false},
+		"ofi, no bound":         {Row{Carrier: "ofi", What: "hot", Caller: "C", Bytes: 65536, Measured: sampled, Ratio: 9}, "", 0, true},
+		"warm":                  {Row{Carrier: "ofi", What: "warm", Caller: "C", Bytes: 64, Measured: sampled, Ratio: 1.2}, "", 1.15, false},
+		"many in flight":        {Row{Carrier: "ring", What: "in-flight", Rate: 2.1e6}, "", 2e6, true},
+		"bandwidth":             {Row{Carrier: "ofi", What: "bandwidth", Ratio: 0.8}, "", 0.9, false},
 	} {
-		if bound, within := judge(&c.row); bound != c.bound || within != c.within {
+		if bound, within := judge(&c.row, c.provider); bound != c.bound || within != c.within {
 			t.Errorf("%s: got %v %v, want %v %v", name, bound, within, c.bound, c.within)
 		}
 	}
