@@ -210,7 +210,6 @@ func (s *Server) serve(conn *net.UnixConn, terms Terms, holder Holder) {
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		defer conn.Close()
 		s.write(p)
 	}()
 	s.listen(in, holder)
@@ -262,7 +261,8 @@ func (s *Server) leave(p *peer) {
 	}
 }
 
-// write sends what gathers for a peer until it leaves.
+// write sends what gathers for a peer until it leaves, and hangs up on one that reads nothing. One that has left may have said
+// something before, to which listen comes.
 func (s *Server) write(p *peer) {
 	for range p.more {
 		s.mu.Lock()
@@ -272,6 +272,9 @@ func (s *Server) write(p *peer) {
 		_ = p.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
 		buffers := net.Buffers(frames)
 		if _, err := buffers.WriteTo(p.conn); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				_ = p.conn.Close()
+			}
 			return
 		}
 	}

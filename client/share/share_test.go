@@ -29,12 +29,16 @@ var code = []byte("\x7fELF, more or less")
 
 // holder notes what it is asked for.
 type holder struct {
+	refresh   func() // done when it is asked for tokens, unless nil
 	mu        sync.Mutex
 	refreshes int
 	counts    [3]uint64
 }
 
 func (h *holder) Refresh() {
+	if h.refresh != nil {
+		h.refresh()
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.refreshes++
@@ -248,6 +252,30 @@ func TestRequestsReachTheHolder(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("counts %v", got)
 		}
+	}
+}
+
+// What a peer says before it leaves is heard, though nothing can be written to it any more.
+func TestLastWordsAreHeard(t *testing.T) {
+	s, h, socket := serve(t)
+	g := dial(t, socket)
+	asked, left := make(chan bool), make(chan bool)
+	h.refresh = func() {
+		close(asked)
+		<-left
+		s.Ready(executor("1-1"))
+		time.Sleep(50 * time.Millisecond) // for the writer to fail
+	}
+	g.join()
+	subscribed(t, s, 1)
+	g.say(finish(le.AppendUint64(begin(typeRefresh), 1)))
+	<-asked
+	g.say(finish(le.AppendUint64(le.AppendUint64(le.AppendUint64(begin(typeCounts), 1), 5), 2)))
+	_ = g.conn.Close()
+	close(left)
+	subscribed(t, s, 0)
+	if _, counts := h.seen(); counts != [3]uint64{1, 5, 2} {
+		t.Errorf("heard %v", counts)
 	}
 }
 
