@@ -193,11 +193,23 @@ static int open_ofi(struct gf_conn *c, uint8_t *address, uint32_t *address_bytes
 	return gf_ofi_name(c->ofi, address, address_bytes, why, n);
 }
 
+/* clear makes a ring's memory new; not by memset, as idle reads in it without the lock. What else an entry holds is written before its
+ * stamp, and read after it. */
+static void clear(struct gf_shared *s) {
+	atomic_store(&s->worker_sleeps, 0);
+	atomic_store(&s->client_sleeps, 0);
+	atomic_store(&s->begun, 0);
+	for (int i = 0; i < GF_RING_ENTRIES; i++) {
+		atomic_store_explicit(&s->request[i].stamp, 0, memory_order_relaxed);
+		atomic_store_explicit(&s->reply[i].stamp, 0, memory_order_relaxed);
+	}
+}
+
 int gf_carrier_open(struct gf_conn *c, uint8_t *address, uint32_t *address_bytes, char *why, size_t n) {
 	*address_bytes = 0;
 	c->failed_at = 0;
 	if (c->carrier == GF_OFI) return open_ofi(c, address, address_bytes, why, n);
-	memset(c->shared, 0, sizeof *c->shared);
+	clear(c->shared);
 	c->requests = (struct gf_ring){.entries = c->shared->request};
 	c->replies = (struct gf_ring){.entries = c->shared->reply};
 	return 0;
