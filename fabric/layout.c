@@ -19,7 +19,8 @@ int gf_layout_make(struct gf_layout *l, uint64_t buffer_bytes, uint32_t slots) {
 	l->small_bytes = pages(buffer_bytes < GF_SMALL_BYTES ? buffer_bytes : GF_SMALL_BYTES);
 	if (buffer_bytes > GF_SMALL_BYTES) {
 		l->large_bytes = pages(buffer_bytes);
-		l->large = l->large_bytes <= GF_LARGE_BYTES / GF_LARGE_SLOTS ? GF_LARGE_SLOTS : (uint32_t)(GF_LARGE_BYTES / l->large_bytes);
+		l->large = (uint32_t)(GF_LARGE_BYTES / l->large_bytes);
+		if (l->large > GF_MOST_LARGE) l->large = GF_MOST_LARGE;
 		if (l->large < GF_LEAST_LARGE) l->large = GF_LEAST_LARGE;
 	}
 	return 0;

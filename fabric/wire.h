@@ -13,10 +13,10 @@ enum {
 	/* Slots with buffers of the connection's full size: as many as GF_LARGE_BYTES hold in each direction, within these bounds. Two
 	 * keep a carrier busy with payloads of megabytes; smaller ones are over before the next has come. */
 	GF_LEAST_LARGE = 2,
-	GF_LARGE_SLOTS = 4,
+	GF_MOST_LARGE = 4,
 	GF_LARGE_BYTES = 4 << 20,
 	GF_MAX_SLOTS = 64,
-	GF_MAX_TOTAL = GF_MAX_SLOTS + GF_LARGE_SLOTS,
+	GF_MAX_TOTAL = GF_MAX_SLOTS + GF_MOST_LARGE,
 	GF_RING_ENTRIES = 128, /* a power of two above GF_MAX_TOTAL, so that a producer never has to wait */
 	GF_INLINE_BYTES = 4096, /* payloads up to here travel inside the ofi message */
 	GF_BELL_BYTES = GF_SMALL_BYTES

@@ -1,7 +1,7 @@
 // Package invoke measures invocations from end to end beside the bare carrier under them, in turns in one run. Each turn has
-// processes of its own: how fast a ring is depends on where its memory happens to lie. Executors are
-// ordinary processes of this machine, assigned by this package instead of an agent: sandbox, agent and broker are not on the
-// path of an invocation. The C caller and the bare carriers are the program bench/wire.
+// processes of its own: how fast a ring is depends on where its memory happens to lie. Executors are ordinary processes of this
+// machine, assigned by this package instead of an agent: sandbox, agent and broker are not on the path of an invocation. The C
+// caller and the bare carriers are the program bench/wire.
 package invoke
 
 import (

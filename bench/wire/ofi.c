@@ -144,7 +144,7 @@ static void push(struct side *s, uint32_t size, uint32_t mode) {
 	do {
 		void *context = &s->send[s->next % WINDOW];
 		int completes = 1;
-		if (mode == MODE_STREAM) { /* from two buffers into two, as two invocations in flight do */
+		if (mode == MODE_STREAM) { /* from two buffers into two, which the caches hold */
 			size_t at = s->next % BUFFERS * STRIDE;
 			rc = fi_write(s->ep, out(s) + at, size, s->desc, s->peer, s->remote.base + at, s->remote.key, context);
 		} else if (size >= BULK) {
